@@ -1,0 +1,1 @@
+"""The thin library under the notebooks: one noun, one module."""
