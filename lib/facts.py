@@ -45,11 +45,11 @@ def _places():
     return countries, cities, continents, {k: v["name"] for k, v in names.get_us_states().items()}
 
 
-def country_names(code: str) -> list[str]:
-    """The names of a country that count as right, the usual one first, its sovereign state's at the end."""
+def country_names(code: str, sovereign: bool = True) -> list[str]:
+    """The names of a country, the usual one first; with its sovereign state's, also right answers, at the end."""
     name = re.sub("^The ", "", _places()[0][code]["name"].strip())
     names = [name, *COUNTRY_NAMES.get(code, [])]
-    return unique(names + (country_names(SOVEREIGN[code]) if code in SOVEREIGN else []))
+    return unique(names + (country_names(SOVEREIGN[code]) if sovereign and code in SOVEREIGN else []))
 
 
 def city_names(city: dict) -> list[str]:
@@ -115,7 +115,7 @@ def _country_facts():
     countries, _, continents, _ = _places()
     for code, country in countries.items():
         name, size = country_names(code)[0], country["population"] or None
-        about = {"popularity": size, "names": country_names(code)[1:], "spoken": _the(name)}
+        about = {"popularity": size, "names": country_names(code, sovereign=False)[1:], "spoken": _the(name)}
         if country["capital"].strip():
             city = _capital(code, country["capital"].strip())
             place, capital = f"located|{city['geonameid']}", f"country_capital|{code}"
