@@ -25,8 +25,11 @@ class SettingsDiffer(RuntimeError):
 
 
 def run_folder(run: str, model: str, dataset: str, seed: int) -> Path:
-    """The folder of one run, `outputs/<run>/<model>/<dataset>/seed<k>` (OUTPUTS overrides `outputs`)."""
-    base = Path(os.environ.get("OUTPUTS", ROOT / "outputs"))
+    """The folder of one run, `outputs/<run>/<model>/<dataset>/seed<k>`; the variable OUTPUTS overrides `outputs`.
+
+    A relative OUTPUTS starts at the repository, so that make and JupyterLab mean the same folder.
+    """
+    base = ROOT / os.environ.get("OUTPUTS", "outputs")
     return base / run / model / dataset / f"seed{seed}"
 
 

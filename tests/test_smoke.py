@@ -1,0 +1,97 @@
+"""The whole pipeline through make: every notebook, the real small model, tiny sizes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lib.config import ROOT, load_profile
+from lib.runs import STAGES, run_folder
+
+pytestmark = [pytest.mark.smoke, pytest.mark.skipif(not shutil.which("make"), reason="needs make")]
+NAMES = ["accuracy_base", "accuracy_majority", "accuracy_cot", "accuracy_sft", "accuracy_rft", "accuracy_dpo",
+         "accuracy_grpo", "gain_grpo", "repair_rate", "damage_rate"]  # fmt: skip
+
+
+def make(*words, outputs, **options):
+    """Run make with this Python in a clean environment: no outer make's flags, no plotting backend."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "MPLBACKEND", "OUTPUTS"))}
+    clean |= {"OUTPUTS": str(outputs)}
+    return subprocess.run(["make", *words, f"PY={sys.executable}"], cwd=ROOT, env=clean, **options)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def run(outputs, pytestconfig):
+    """The folder of a fresh smoke run; its progress goes to the terminal while the rest stays captured."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        done = make("smoke", outputs=outputs)
+    assert done.returncode == 0
+    profile = load_profile("smoke")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUTS", str(outputs))
+        return run_folder("smoke", profile.model, profile.dataset, 0)
+
+
+def test_every_notebook_ran_to_its_end(run):
+    assert [path.stem for path in sorted(run.glob("*.ipynb"))] == list(STAGES)
+    assert not list((run / "failed").glob("*.ipynb"))
+    for stage in STAGES:
+        assert (run / stage / "done.json").exists()
+        cells = json.loads((run / f"{stage}.ipynb").read_text())["cells"]
+        text = "".join(out.get("text", "") if isinstance(out.get("text", ""), str) else "".join(out["text"])
+                       for out in cells[-1]["outputs"])  # fmt: skip
+        assert len(text.split()) > 5, f"{stage} ends without an answer"
+
+
+def test_summary_holds_the_finding(run):
+    rows = {row["name"]: row for row in json.loads((run / "summary.json").read_text())}
+    shares = [name for name in rows if name.startswith("gain_share_")]
+    passes = [name for name in rows if name.startswith("pass_at_")]
+    assert shares
+    assert any(name.endswith("_before") for name in passes) and any(name.endswith("_after") for name in passes)
+    for name in NAMES:
+        assert name in rows
+        if rows[name]["value"] is not None and not name.startswith("gain"):
+            assert 0 <= rows[name]["low"] <= rows[name]["value"] <= rows[name]["high"] <= 1, rows[name]
+    base, grpo, gain = (rows[name]["value"] for name in ("accuracy_base", "accuracy_grpo", "gain_grpo"))
+    assert gain == pytest.approx(grpo - base)
+    assert all(rows[f"seconds_{stage}"]["value"] > 0 for stage in STAGES)
+
+
+def test_every_figure_is_there_in_three_forms(run):
+    files = {path.name for path in (run / "figures").iterdir()}
+    stems = {name.rsplit(".", 1)[0] for name in files}
+    assert files == {f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png", "csv")}
+    assert all(path.stat().st_size > 0 for path in (run / "figures").iterdir())
+    assert {stem[:2] for stem in stems} >= {"01", "04", "05", "06"}
+
+
+def test_a_second_make_does_nothing(run, outputs):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    start = time.monotonic()
+    again = make("all", "RUN=smoke", outputs=outputs, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert time.monotonic() - start < 10
+    assert "==" not in again.stdout.replace("===", "")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_bad_name_ends_in_one_clear_line(outputs):
+    run = make("all", "RUN=smoke", "MODEL=nobody", outputs=outputs, capture_output=True, text=True)
+    assert run.returncode != 0
+    found = [line for line in run.stderr.splitlines() if "unknown model 'nobody'" in line]
+    assert len(found) == 1 and "allowed: smollm2-135m" in found[0]
+    assert "Traceback" not in run.stdout + run.stderr
+    assert not list(outputs.glob("smoke/nobody/*/*/*.ipynb"))
+    other = make("all", "RUN=nobody", outputs=outputs, capture_output=True, text=True)
+    assert other.returncode != 0 and "unknown profile RUN=nobody; allowed:" in other.stderr
