@@ -160,11 +160,6 @@ def test_numbers_of_a_run(tmp_path):
 
 def test_a_failed_notebook_is_one_line(tmp_path):
     error = {"output_type": "error", "ename": "SettingsDiffer", "evalue": "`seed` is 0,\nnow 1", "traceback": [""] * 60}
-        "output_type": "error",
-        "ename": "SettingsDiffer",
-        "evalue": "`seed` is 0,\nnow 1",
-        "traceback": ["…"] * 60,
-    }
     notebook = tmp_path / "04_grpo.ipynb"
     notebook.write_text(json.dumps({"cells": [{"outputs": []}, {"outputs": [error]}, {}]}))
     line = failure(notebook)
