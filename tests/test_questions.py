@@ -1,0 +1,257 @@
+"""Questions: the normal form, atlas, bad files, grouping before splitting, mirrors of the benchmarks."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.config import Data, load_profile
+from lib.facts import allot, atlas
+from lib.questions import QuestionsError, assign_splits, check_splits, complete, group, load_questions
+from lib.sources import HUB, read_answers, read_benchmark, read_file, typical
+from lib.survey import answer_counts, majority_floor, wrong_answers
+from lib.text import holds, normalise, unique
+
+MIRROR = os.environ.get("HUB_MIRROR")
+SHARES = {"country_capital": 2.0, "capital_country": 1.0, "element_symbol": 1.0}
+
+
+def data(**changed):
+    return Data(**({"train": 60, "validation": 10, "test": 30, "relations": SHARES} | changed))
+
+
+def profile(**changed):
+    base = load_profile("laptop")
+    return base.model_copy(update={"hub_mirror": None} | changed)
+
+
+@pytest.mark.parametrize(
+    "text, normal",
+    [
+        ("The  Beatles!", "beatles"),
+        ("Café-Bar", "cafebar"),
+        ("Straße", "strasse"),
+        ("a", "a"),
+        ("?", "?"),
+        ("U.S.A.", "usa"),
+        ("İzmir", "izmir"),
+        ("ﬁn\u200bland", "finland"),
+        ("An apple a day", "apple day"),
+        ("N’Djamena", "ndjamena"),
+        ("  ", ""),
+        ("東京", "東京"),
+    ],
+)
+def test_normal_form(text, normal):
+    assert normalise(text) == normal
+
+
+@given(st.text(max_size=30))
+def test_normal_form_is_stable(text):
+    assert normalise(normalise(text)) == normalise(text)
+
+
+def test_holds_and_unique():
+    assert holds("Mexico City", "Mexico") and not holds("Nigeria", "Niger") and not holds("Oslo", "")
+    assert unique(["Paris", "paris!", " ", "Lyon "]) == ["Paris", "Lyon"]
+
+
+def test_atlas_is_repeatable_and_asks_its_shares():
+    one, same, other = (atlas(200, SHARES, None, seed) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(one, same)
+    assert set(one["question"]) != set(other["question"])
+    assert one["relation"].value_counts().to_dict() == {
+        "country_capital": 100,
+        "capital_country": 50,
+        "element_symbol": 50,
+    }
+    assert one["question_id"].is_unique and one["question"].map(normalise).is_unique
+    assert one["question_id"].str.endswith("-again").sum() == 9  # 5 % of 100, of 50 and of 50, halves to even
+
+
+def test_atlas_knows_some_facts():
+    asked = atlas(None, {"country_capital": 1.0, "capital_country": 1.0, "country_continent": 1.0}, None, 0)
+    asked = asked.set_index("question_id")
+    assert asked.loc["country_capital-FR", "question"] == "What is the capital of France?"
+    assert asked.loc["country_capital-FR", "answers"][0] == "Paris"
+    assert {"USA", "US", "United States of America"} <= set(asked.loc["capital_country-US", "answers"])
+    assert asked.loc["country_capital-NL", "question"] == "What is the capital of the Netherlands?"
+    assert asked.loc["country_continent-RU", "answers"] == ["Europe", "Asia"]
+    assert "country_capital-MX" not in asked.index  # Mexico City holds Mexico
+    assert not any(holds(s, a) for s, answers in zip(asked["subject"], asked["answers"], strict=True) for a in answers)
+    assert not {"IN", "NO", "CAN", "AND"} & {a for answers in asked["answers"] for a in answers}
+    same = asked.loc["capital_country-FR", "fact"]
+    assert same in asked.loc["country_capital-FR", "gives"]
+
+
+def test_most_popular_cities_come_first():
+    cities = atlas(40, {"city_country": 1.0}, 40, 0)
+    assert cities["popularity"].min() > 5_000_000 and "Paris" not in set(cities["subject"])
+    fact = cities[cities["subject"] == "Shanghai"].iloc[0]
+    assert fact["answers"][0] == "China" and fact["relation"] == "city_country"
+
+
+@pytest.mark.parametrize(
+    "total, shares, available, expected",
+    [
+        (10, {"a": 1, "b": 1}, {"a": 2, "b": 20}, {"a": 2, "b": 8}),
+        (10, {"a": 3, "b": 1}, {"a": 99, "b": 99}, {"a": 8, "b": 2}),
+        (9, {"a": 1, "b": 1, "c": 1}, {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 3}),
+    ],
+)
+def test_allot(total, shares, available, expected):
+    assert allot(total, shares, available) == expected
+
+
+def test_too_few_subjects_are_told():
+    with pytest.warns(UserWarning, match="element_symbol: 118 of 150"):
+        asked = atlas(300, {"element_symbol": 1.0, "country_continent": 1.0}, None, 0)
+    assert asked["relation"].value_counts().to_dict() == {"country_continent": 182, "element_symbol": 118}
+
+
+def test_splits_of_atlas():
+    one = load_questions(profile(data=data()), 0)
+    assert check_splits(one) == {
+        "questions": {"train": 60, "validation": 10, "test": 30},
+        "texts_in_two_splits": 0,
+        "ids_twice": 0,
+    }
+    pd.testing.assert_frame_equal(one, load_questions(profile(data=data()), 0))
+    other = load_questions(profile(data=data()), 1)
+    assert set(one.query("split == 'test'")["question_id"]) != set(other.query("split == 'test'")["question_id"])
+
+
+def test_check_splits_sees_a_shared_text():
+    frame = pd.DataFrame({"question": ["Who?", "who"], "split": ["train", "test"], "question_id": ["a", "a"]})
+    assert check_splits(frame)["texts_in_two_splits"] == 1 and check_splits(frame)["ids_twice"] == 1
+
+
+def test_same_text_is_one_question_with_all_answers():
+    frame = pd.DataFrame({"question": ["Who made It?", "who made it", "When?"], "answers": [["A"], ["B", "a"], ["1"]]})
+    one = group(complete(frame.assign(question_id=["x", "y", "z"]), "mine"))
+    assert one["question_id"].tolist() == ["x", "z"] and one["answers"].tolist() == [["A", "B"], ["1"]]
+
+
+def test_official_test_keeps_its_answers_and_train_loses_the_twin():
+    frame = pd.DataFrame({"question": ["q1", "Q2", "q2?", "q3"], "answers": [["1"], ["2"], ["zwei"], ["3"]]})
+    frame = frame.assign(question_id=list("abcd"), official=["train", "train", "validation", "train"])
+    one = group(complete(frame, "nq"))
+    assert set(one["question_id"]) == {"a", "c", "d"} and one.set_index("question_id")["answers"]["c"] == ["zwei"]
+    splits = assign_splits(one, data(train=1, validation=1, test="official"), 0).set_index("question_id")["split"]
+    assert splits["c"] == "test" and set(splits[["a", "d"]]) == {"train", "validation"}
+
+
+def test_shares_split_a_set():
+    frame = pd.DataFrame({"question": [f"question {i}" for i in range(50)], "answers": [["x"]] * 50})
+    frame = complete(frame.assign(question_id=[str(i) for i in range(50)]), "mine")
+    counts = assign_splits(frame, data(train=0.7, validation=0.1, test=0.2), 0)["split"].value_counts()
+    assert counts.to_dict() == {"train": 35, "test": 10, "validation": 5}
+    with pytest.raises(QuestionsError, match=r"50 questions .*data.train.* lower"):
+        assign_splits(frame, data(train=50), 0)
+    with pytest.raises(QuestionsError, match="no official test split"):
+        assign_splits(frame, data(test="official"), 0)
+
+
+ROWS = pd.DataFrame({"question": ["Who?", "When?"], "answers": [["A", "B"], ["1999"]]})
+
+
+def test_own_files(tmp_path):
+    ROWS.to_parquet(tmp_path / "q.parquet")
+    ROWS.to_json(tmp_path / "q.jsonl", orient="records", lines=True)
+    (tmp_path / "q.csv").write_text('question,answers\nWho?,"[""A"", ""B""]"\nWhen?,1999\nWhere?,NA\n')
+    assert read_file(tmp_path / "q.parquet")["answers"].tolist() == [["A", "B"], ["1999"]]
+    assert read_file(tmp_path / "q.jsonl")["answers"].tolist() == [["A", "B"], ["1999"]]
+    assert read_file(tmp_path / "q.csv")["answers"].tolist() == [["A", "B"], ["1999"], ["NA"]]
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.csv", "question,answer\nWho?,A\n", r"a.csv: no column \['answers'\].*'answer'"),
+        ("a.csv", "question,answers\nWho?,A\nWhen?,\n", "a.csv: row 1: `answers` is empty"),
+        ("a.csv", 'question,answers\nWho?,"[""A"""\n', "a.csv: row 0: `answers` .* no JSON list"),
+        (
+            "a.csv",
+            "question_id,question,answers\n1,Who?,A\n1,When?,B\n",
+            "a.csv: row 1: `question_id` '1' is there twice",
+        ),
+        ("a.csv", "question,answers\n", "a.csv: holds no rows"),
+        ("a.csv", "", "a.csv: cannot be read as csv"),
+        ("a.txt", "Who?", "a.txt: unknown extension '.txt'"),
+        ("a.jsonl", "{broken\n", "a.jsonl: cannot be read as jsonl"),
+        ("a.jsonl", '{"question": "Who?", "answers": []}\n', "a.jsonl: row 0: `answers` is empty"),
+        ("a.csv", "question,answers,popularity\nWho?,A,high\n", "a.csv: column `popularity`"),
+    ],
+)
+def test_bad_files_are_refused_by_name(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(QuestionsError, match=message):
+        read_file(tmp_path / name)
+
+
+def test_missing_file_and_empty_question(tmp_path):
+    with pytest.raises(QuestionsError, match="none.csv: no such file"):
+        read_file(tmp_path / "none.csv")
+    (tmp_path / "a.jsonl").write_text('{"question": " ", "answers": ["x"]}\n')
+    with pytest.raises(QuestionsError, match="row 0: `question` is empty"):
+        load_questions(profile(dataset="mine", files={"mine": str(tmp_path / "a.jsonl")}), 0)
+
+
+def test_read_answers():
+    assert read_answers("A") == ["A"] and read_answers('["A", "B"]') == ["A", "B"] and read_answers(7) == ["7"]
+    for nothing in (None, float("nan"), [], [" "], "", {}):
+        with pytest.raises(QuestionsError, match="`answers` is empty"):
+            read_answers(nothing)
+
+
+def test_typical_alias():
+    assert typical(["Jenkins, Robert", "Robert Jenkins Jr.", "Robert Jenkins", "Bob"]) == "Robert Jenkins"
+
+
+def write_mirror(folder: Path) -> Path:
+    """A tiny mirror in the hub's schema."""
+    (folder / "nq_open").mkdir(parents=True)
+    (folder / "PopQA").mkdir()
+    frame = pd.DataFrame({"question": [f"who was {i}" for i in range(9)], "answer": [["x", "y"]] * 9})
+    frame.to_parquet(folder / "nq_open" / "train.parquet")
+    frame[:3].to_parquet(folder / "nq_open" / "validation.parquet")
+    frame.rename(columns={"answer": "possible_answers"}).to_parquet(folder / "PopQA" / "test.parquet")
+    return folder
+
+
+def test_mirror_and_its_drift(tmp_path):
+    mirror = str(write_mirror(tmp_path / "hub"))
+    settings = data(train=4, validation=2, test="official", relations={})
+    questions = load_questions(profile(dataset="nq", hub_mirror=mirror, data=settings), 0)
+    assert set(questions.query("split == 'test'")["question"]) == {"who was 0", "who was 1", "who was 2"}
+    assert not set(questions.query("split != 'test'")["question"]) & {"who was 0", "who was 1", "who was 2"}
+    with pytest.raises(QuestionsError, match=r"PopQA.*test.parquet: no column \['subj', 'prop', 's_pop'\]"):
+        read_benchmark("popqa", mirror)
+    with pytest.raises(QuestionsError, match=r"SimpleQA.*test.parquet: no such file"):
+        read_benchmark("simpleqa", mirror)
+
+
+@pytest.mark.skipif(not MIRROR, reason="set HUB_MIRROR to a mirror of the benchmarks")
+@pytest.mark.parametrize("name, test", [("nq", 3610), ("triviaqa", 11313), ("popqa", 100), ("simpleqa", 100)])
+def test_benchmarks_from_the_mirror(name, test):
+    official = len(HUB[name][4]) == 2
+    settings = data(train=1000, validation=100, test="official" if official else test, relations={})
+    questions = load_questions(profile(dataset=name, hub_mirror=MIRROR, data=settings), 0)
+    found = check_splits(questions)
+    assert found["questions"]["train"] == 1000 and found["texts_in_two_splits"] == found["ids_twice"] == 0
+    assert abs(found["questions"]["test"] - test) <= 0.01 * test  # repeated texts are one question
+    assert questions["answers"].map(len).min() >= 1
+
+
+def test_floor_and_wrong_answers():
+    frame = pd.DataFrame({"split": ["train"] * 3 + ["test"] * 4, "relation": "r",
+                          "answers": [["a b"], ["A b!"], ["c"], ["x", "a b"], ["c"], ["c"], ["a b"]]})  # fmt: skip
+    floor = majority_floor(frame).set_index("relation")
+    assert floor.loc["r", "answer"] == "a b" and floor.loc["r", "hits"] == 2 and floor.loc["all", "value"] == 0.5
+    assert 0 < floor.loc["r", "low"] < 0.5 < floor.loc["r", "high"] < 1
+    assert answer_counts(frame)["questions"].tolist() == [3, 3, 1]
+    wrong = wrong_answers(frame)
+    assert wrong[2] in ("a b", "A b!", "x") and wrong[0] in ("c", "x")
