@@ -9,7 +9,7 @@ LEVEL = 0.95
 
 
 def wilson(k, n, level: float = LEVEL):
-    """The Wilson score interval (low, high) of `k` hits in `n`; arrays give arrays, n = 0 gives (nan, nan)."""
+    """The Wilson score interval (low, high) of `k` hits in `n`; arrays give arrays, n = 0 gives nan."""
     k, n = np.asarray(k, float), np.asarray(n, float)
     z = norm.ppf(0.5 + level / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -79,14 +79,14 @@ def gain(before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 2000, seed: in
 
 
 def mcnemar(before, after) -> float:
-    """Two-sided exact McNemar p-value of paired right/wrong answers; pairs with a missing side are left out."""
+    """Two-sided exact McNemar p-value of right/wrong answers; pairs with a missing side are left out."""
     both = pd.DataFrame({"before": list(before), "after": list(after)}).dropna().astype(bool)
     up, down = int((~both.before & both.after).sum()), int((both.before & ~both.after).sum())
     return 1.0 if up + down == 0 else float(binomtest(up, up + down, 0.5).pvalue)
 
 
 def holm(ps) -> np.ndarray:
-    """Holm's adjusted p-values, in the order given: no test's false alarm rate grows with the number of tests."""
+    """Holm's adjusted p-values, in the order given: they bound the chance of any false alarm among them."""
     ps = np.asarray(ps, float)
     order = np.argsort(ps, kind="stable")
     scaled = ps[order] * np.arange(len(ps), 0, -1)
@@ -130,7 +130,7 @@ def powers_of_two(n: int) -> list[int]:
 
 
 def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Mean pass@k over questions: frame of k, value, low, high, n, with bands from a bootstrap over questions.
+    """Mean pass@k over questions: frame of k, value, low, high, n; bands are bootstrapped over questions.
 
     Judge failures shrink a question's n; a question with fewer than k graded samples is left out at that k.
     """
@@ -168,19 +168,15 @@ def ratio(numerator, denominator, n_boot: int = 2000, seed: int = 0) -> dict:
     low and high are nan.
     """
     pairs = np.column_stack([np.asarray(numerator, float), np.asarray(denominator, float)])
-
-    def both(rows):
-        return rows.mean(0)
-
     rng = np.random.default_rng(seed)
-    means = np.array([both(pairs[rng.integers(0, len(pairs), len(pairs))]) for _ in range(n_boot)])
-    top, bottom = both(pairs)
-    value = top / bottom if bottom > 0 else np.nan
-    if (means[:, 1] <= 0).mean() > (1 - LEVEL) / 2:
+    means = np.array([pairs[rng.integers(0, len(pairs), len(pairs))].mean(0) for _ in range(n_boot)])
+    top, bottom = pairs.mean(0)
+    value = float(top / bottom) if bottom > 0 else np.nan
+    tail, positive = (1 - LEVEL) / 2, means[:, 1] > 0
+    if positive.mean() < 1 - tail:
         return {"value": value, "low": np.nan, "high": np.nan, "n": len(pairs)}
-    means = means[means[:, 1] > 0]
-    low, high = np.quantile(means[:, 0] / means[:, 1], ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return {"value": float(value), "low": float(low), "high": float(high), "n": len(pairs)}
+    low, high = np.quantile(means[positive, 0] / means[positive, 1], (tail, 1 - tail))
+    return {"value": value, "low": float(low), "high": float(high), "n": len(pairs)}
 
 
 def relative_gain(both: pd.DataFrame, groups, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:

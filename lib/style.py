@@ -9,18 +9,20 @@ from matplotlib.figure import Figure
 SINGLE, DOUBLE = 3.3, 6.9  # widths of one and of two columns, inches
 HEIGHT = 2.3
 
-# Okabe-Ito hues in an order of falling luminance steps, so that neighbours differ in grey as well.
+# Okabe-Ito hues; marker shapes tell the same things apart in grey
 POLICY = {
     "base": "#7f7f7f", "majority": "#e69f00", "cot": "#56b4e9", "sft": "#009e73", "rft": "#cc79a7",
     "dpo": "#d55e00", "grpo": "#08306b",
 }  # fmt: skip
 MARKER = {"base": "o", "majority": "s", "cot": "^", "sft": "v", "rft": "D", "dpo": "P", "grpo": "*"}
-LINE = {"base": "--", "majority": ":", "cot": "-.", "sft": (0, (5, 1)), "rft": (0, (3, 1, 1, 1)),
-        "dpo": (0, (1, 1)), "grpo": "-"}  # fmt: skip
 NAME = {"base": "greedy", "majority": "majority vote", "cot": "chain of thought", "sft": "SFT", "rft": "RFT",
         "dpo": "DPO", "grpo": "GRPO"}  # fmt: skip
 STRATUM = {"zero": "#fde0a6", "low": "#f4a261", "middle": "#b5594f", "high": "#4a1c40"}
-WHEN = {"before": POLICY["base"], "after": POLICY["grpo"], "control": "#d55e00"}
+# the same policy at different times: label, colour, marker
+LOOKS = {
+    "before": ("before RL", POLICY["base"], "o"), "control": ("before RL, resampled", "#e69f00", "^"),
+    "after": ("after RL", POLICY["grpo"], "D"), "expected": ("uniform prior", "black", "x"),
+}  # fmt: skip
 
 RC = {
     "pdf.fonttype": 42, "ps.fonttype": 42, "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8,
@@ -28,15 +30,13 @@ RC = {
     "legend.title_fontsize": 7, "figure.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False,
     "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.2,
     "lines.markersize": 4, "legend.frameon": False, "axes.grid": True, "grid.color": "#dddddd",
-    "grid.linewidth": 0.4, "axes.axisbelow": True, "figure.dpi": 120, "savefig.dpi": 300, "hatch.linewidth": 0.5,
-    "svg.hashsalt": "figures", "figure.constrained_layout.use": True,
+    "grid.linewidth": 0.4, "axes.axisbelow": True, "figure.dpi": 120, "savefig.dpi": 300,
+    "figure.constrained_layout.use": True,
 }  # fmt: skip
 mpl.rcParams.update(RC)  # on import: a figure made before `save` must already have these sizes
 
 
-def panels(
-    columns: int = 1, rows: int = 1, width: float | None = None, height: float | None = None, **options
-):
+def panels(columns: int = 1, rows: int = 1, width: float | None = None, height: float | None = None, **options):
     """A figure at its final size and its axes: one axes, or an array of (rows, columns) squeezed.
 
     width, height: inches; the default is one column wide for one panel, two columns for more.
@@ -54,9 +54,7 @@ def save(fig: Figure, frame: pd.DataFrame, folder, name: str) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(RC):
-        fig.savefig(
-            folder / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
-        )
+        fig.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         fig.savefig(folder / f"{name}.png", dpi=300, metadata={"Software": None})
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     return folder / f"{name}.png"
