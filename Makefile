@@ -61,16 +61,21 @@ all: settings $(EXECUTED)  ## every notebook of the run, then its times and main
 settings: $(READY)
 	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
 
+# what papermill and the kernel say beside the notebook's own words
+NOISE := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$
+
 # A stage keeps its samples and weights in its own folder, so an edited notebook runs again and never retrains.
 # A failed notebook stays in failed/: a target that exists is whole.
 $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 	@mkdir -p $(OUT)/failed
 	@echo "== $* ($(OUT))"
-	@set -o pipefail; $(PY) -m papermill -k python3 --no-progress-bar --log-output -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) \
-	  -p seed $(SEED) $< $(OUT)/failed/$*.ipynb 2>&1 | tee $(OUT)/failed/$*.log \
-	  | awk '/^Traceback/ {quiet = 1} !quiet && !/^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$/ {print; fflush()}' \
+	@set -o pipefail; $(PY) -m papermill -k python3 --no-progress-bar --log-output \
+	  -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) -p seed $(SEED) \
+	  $< $(OUT)/failed/$*.ipynb 2>&1 | tee $(OUT)/failed/$*.log \
+	  | awk '/^Traceback/ {quiet = 1} !quiet && !/$(NOISE)/ {print; fflush()}' \
 	  || $(PY) -m lib.report failure $(OUT)/failed/$*.ipynb
 	@mv $(OUT)/failed/$*.ipynb $@
+	@rm $(OUT)/failed/$*.log
 
 $(OUT)/01_data.ipynb: $(PROFILE)
 $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
