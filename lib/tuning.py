@@ -1,0 +1,215 @@
+"""The training baselines: SFT on gold answers, RFT on correct samples, DPO on correct against incorrect ones.
+
+All three use TRL's trainers on token ids: the direct prompt as the policy sees it when it answers, then the
+answer, then the end-of-text token. Shared prefixes run once (lib.trie). A killed training goes on from its
+last checkpoint; finished weights are loaded, never trained again.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import disable_progress_bars
+from transformers import PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from lib.config import Profile, Tuning, load_profile
+from lib.examples import completion_dataset, dpo_pairs, pair_dataset, rft_rows, sft_rows, token_counts
+from lib.models import Policy, load_policy
+from lib.runs import run_folder, write_text
+from lib.trie import share_prefixes
+
+METHODS = ("sft", "rft", "dpo")
+SAVE_STEPS = 20  # a checkpoint with Adam's state is three times the weights: rare enough to be cheap
+
+
+class PairTrainer(DPOTrainer):
+    """TRL's DPO on pairs that are token ids already; the reference is the policy before its first step."""
+
+    def _prepare_dataset(self, dataset, *args, **kwargs):
+        return dataset
+
+    def _precompute_ref_logps(self, dataset, name, batch_size):
+        share_prefixes(self.model)  # TRL scores the reference while the trainer is being built
+        return super()._precompute_ref_logps(dataset, name, batch_size)
+
+
+class Watch(TrainerCallback):
+    """Prints the log as plain lines, keeps the clock across restarts, stops before a broken update."""
+
+    def __init__(self, name: str, work: Path):
+        self.name, self.file, self.began = name, work / "seconds.json", time.monotonic()
+        self.before = json.loads(self.file.read_text()) if self.file.exists() else 0.0
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            write_text(self.file, json.dumps(self.seconds()))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and "loss" in logs:
+            step = f"step {state.global_step}/{state.max_steps}"
+            print(f"{self.name}: {step}, loss {float(logs['loss']):.3f}, {self.seconds():.0f} s", flush=True)
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if not all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None):
+            raise FloatingPointError(f"{self.name}: step {state.global_step + 1} has a gradient that is not finite")
+
+
+def settings(tuning: Tuning, work: Path, seed: int, mixed: bool) -> dict:
+    """TRL arguments that SFT, RFT and DPO share; those whose defaults would change the method are spelt out."""
+    per_step = tuning.micro_batch * int(os.environ.get("WORLD_SIZE", 1))
+    if tuning.questions_per_step % per_step:
+        raise ValueError(
+            f"`questions_per_step` = {tuning.questions_per_step} is not a multiple of {per_step}, "
+            f"`micro_batch` times processes; change one of them in the profile"
+        )
+    return dict(
+        output_dir=str(work), seed=seed, learning_rate=tuning.learning_rate, lr_scheduler_type="constant",
+        num_train_epochs=tuning.epochs, per_device_train_batch_size=tuning.micro_batch,
+        gradient_accumulation_steps=tuning.questions_per_step // per_step,
+        max_length=None,  # nothing is cut: a cut answer would lose its end-of-text token
+        bf16=mixed, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False, save_strategy="steps", save_steps=SAVE_STEPS, save_total_limit=1,
+        logging_steps=5, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+
+
+def finished(folder: Path | str) -> bool:
+    """Whether `folder` holds whole trained weights: its budget is written last."""
+    return (Path(folder) / "budget.json").exists()
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The newest whole checkpoint in `work`, or None; one that a kill cut short is removed."""
+    whole = None
+    for path in sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])):
+        try:
+            json.loads((path / "trainer_state.json").read_text())  # TRL writes it last
+            whole = str(path)
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+    return whole
+
+
+def _train(name: str, profile: Profile, rows: pd.DataFrame, folder, seed: int, policy: Policy | None) -> Path:
+    """Train `name` on `rows` into `folder`: weights, tokenizer and, last, budget.json; returns the folder."""
+    folder, tuning = Path(folder), getattr(profile, name)
+    if finished(folder):
+        return folder
+    if rows.empty:
+        raise ValueError(f"{name}: the pre-RL samples give nothing to train on; raise sampling.train_samples")
+    os.environ["TQDM_DISABLE"] = "1"
+    disable_progress_bars()
+    work = folder.with_name(folder.name + ".work")
+    work.mkdir(parents=True, exist_ok=True)
+    watch, policy = Watch(name, work), policy or load_policy(profile)
+    mixed = profile.dtype == "bfloat16"
+    model = policy.model.float()  # bf16 weights would round small updates away
+    arguments = settings(tuning, work, seed, mixed)
+    common = dict(model=model, processing_class=policy.tokenizer, callbacks=[watch])
+    if name == "dpo":
+        data = pair_dataset(rows, policy.tokenizer)
+        arguments |= dict(beta=tuning.beta or 0.1, precompute_ref_log_probs=True)
+        trainer = PairTrainer(args=DPOConfig(**arguments), train_dataset=data, **common)
+    else:
+        data = completion_dataset(rows, policy.tokenizer)
+        trainer = SFTTrainer(args=SFTConfig(**arguments), train_dataset=data, **common)
+        share_prefixes(trainer.model)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    trainer.save_model(str(work / "final"))
+    if trainer.is_world_process_zero():
+        tokens, trained = (round(count * tuning.epochs) for count in token_counts(data))
+        budget = {"method": name, "examples": len(rows), "questions": int(rows["question_id"].nunique()),
+                  "epochs": tuning.epochs, "steps": trainer.state.global_step, "tokens": tokens,
+                  "tokens_trained": trained, "seconds": watch.seconds()}  # fmt: skip
+        _publish(work, folder, policy.tokenizer, budget)
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def _publish(work: Path, folder: Path, tokenizer, budget: dict) -> None:
+    """Move the weights in `work`/final to `folder` in one rename, mark them whole, drop the checkpoints."""
+    final = work / "final"
+    (final / "training_args.bin").unlink(missing_ok=True)  # a pickle; settings.json says the same
+    tokenizer.save_pretrained(final)
+    for path in final.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    final.rename(folder)
+    write_text(folder / "budget.json", json.dumps(budget, indent=1) + "\n")
+    shutil.rmtree(work)
+
+
+def train_sft(profile: Profile, questions, folder, seed: int, policy: Policy | None = None) -> Path:
+    """The folder of weights after supervised fine-tuning on the display answers of the training questions."""
+    return _train("sft", profile, sft_rows(questions), folder, seed, policy)
+
+
+def train_rft(profile: Profile, questions, samples, grades, folder, seed: int, policy=None) -> Path:
+    """The folder of weights after rejection-sampling fine-tuning: supervised, on the model's correct samples."""
+    rows = rft_rows(questions, samples, grades, profile.rft.samples_per_question, seed)
+    return _train("rft", profile, rows, folder, seed, policy)
+
+
+def train_dpo(profile: Profile, questions, samples, grades, folder, seed: int, policy=None) -> Path:
+    """The folder of weights after DPO (arXiv 2305.18290) on the model's correct against its incorrect samples."""
+    pairs = dpo_pairs(questions, samples, grades, profile.dpo.samples_per_question, seed)
+    return _train("dpo", profile, pairs, folder, seed, policy)
+
+
+def train_apart(method: str, folder: Path, run: str, model=None, dataset=None, seed=0, launch=None) -> dict:
+    """The budget of `method`, trained in its own process so that its memory is given back; prints its log.
+
+    `launch` is the profile's launcher, such as `accelerate launch`. Raises RuntimeError with the last lines
+    when the process fails. Nothing is started for weights that are finished.
+    """
+    if not finished(folder):
+        options = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
+        given = [str(part) for option in options.items() if option[1] is not None for part in option]
+        command = [*(shlex.split(launch) if launch else [sys.executable]), "-m", "lib.tuning", method, *given]
+        lines = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                print(lines[-1], flush=True)
+        if process.returncode or not finished(folder):
+            last = " | ".join(lines[-3:])
+            raise RuntimeError(f"{method} ended with code {process.returncode} and no whole weights: {last}")
+    return json.loads((Path(folder) / "budget.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train one baseline of a run from its tables.")
+    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("--run", default="laptop")
+    parser.add_argument("--model")
+    parser.add_argument("--dataset")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # TRL sets it
+    profile = load_profile(args.run, args.model, args.dataset)
+    here = run_folder(args.run, profile.model, profile.dataset, args.seed)
+    questions = pd.read_parquet(here / "02_dedup" / "questions.parquet")
+    stage, tables = here / "03_baselines", ()
+    if args.method != "sft":
+        tables = [pd.read_parquet(stage / f"{table}_base_train.parquet") for table in ("samples", "grades")]
+    train = {"sft": train_sft, "rft": train_rft, "dpo": train_dpo}[args.method]
+    train(profile, questions, *tables, stage / args.method, args.seed)
+
+
+if __name__ == "__main__":
+    main()
