@@ -13,7 +13,7 @@ def whiskers(ax, x, frame: pd.DataFrame, horizontal: bool = False, **options):
     """The points `value` at positions `x` with bars from `low` to `high`; returns the container."""
     value = frame["value"].to_numpy(float)
     error = np.vstack([value - frame["low"].to_numpy(float), frame["high"].to_numpy(float) - value])
-    error = np.clip(np.nan_to_num(error), 0, None)  # rounding may leave -1e-17
+    error = np.clip(error, 0, None)  # rounding may leave -1e-17; nan draws no bar
     style = {"capsize": 2, "elinewidth": 0.9, "linestyle": "none"} | options
     if horizontal:
         return ax.errorbar(value, x, xerr=error, **style)
@@ -34,6 +34,13 @@ def plot_accuracy(frame: pd.DataFrame, ax):
     ax.set_xlim(left=0)
     ax.set_xlabel("accuracy on held-out questions")
     return ax
+
+
+def legend_above(ax):
+    """One row of names above the axes, where it can hide no estimate."""
+    columns = len(ax.get_legend_handles_labels()[1])
+    return ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1, handletextpad=0.3,
+                     borderaxespad=0.2, handlelength=1.4)  # fmt: skip
 
 
 def grouped(ax, frame: pd.DataFrame, x: str, order, by: str, looks: dict, gap: float = 0.18):
@@ -57,7 +64,7 @@ def plot_training_curves(log: pd.DataFrame, axes):
     """Six panels over steps (step, reward, heldout_accuracy with _low and _high, kl, entropy, length, signal_share)."""
     labels = {"reward": "reward", "heldout_accuracy": "held-out accuracy", "kl": "KL to the start (nats)",
               "entropy": "entropy (nats a token)", "length": "answer length (tokens)",
-              "signal_share": "share of groups with signal"}  # fmt: skip
+              "signal_share": "groups with signal"}  # fmt: skip
     for ax, (column, label) in zip(np.ravel(axes), labels.items(), strict=True):
         known = log.dropna(subset=column) if column in log else log.iloc[:0]
         ax.plot(known["step"], known[column] if len(known) else [], color=POLICY["grpo"], linewidth=1)
@@ -91,17 +98,17 @@ def plot_pass_at_k(frame: pd.DataFrame, ax, greedy: pd.DataFrame | None = None):
     ax.set_ylim(0, 1)
     ax.set_xlabel("k (samples a question)")
     ax.set_ylabel("pass@k")
-    ax.legend(loc="lower right")
+    legend_above(ax)
     return ax
 
 
 def plot_accessibility_strata(frame: pd.DataFrame, ax):
     """Share of questions in each stratum (when, stratum, value, low, high), for each `when`."""
     grouped(ax, frame, "stratum", list(dict.fromkeys(frame["stratum"])), "when", LOOKS)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=-0.02)  # room for a mark at zero
     ax.set_xlabel("share of right samples (stratum)")
     ax.set_ylabel("share of questions")
-    ax.legend(loc="best")
+    legend_above(ax)
     return ax
 
 
@@ -122,7 +129,7 @@ def plot_repair_damage(frame: pd.DataFrame, axes, control: pd.DataFrame | None =
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlabel("stratum before, number of questions")
         ax.set_ylabel(label)
-    np.ravel(axes)[0].legend(loc="best")
+    legend_above(np.ravel(axes)[0])
     return axes
 
 
@@ -138,7 +145,7 @@ def plot_resampling(frame: pd.DataFrame, axes):
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlabel("stratum before")
         ax.set_ylabel(label)
-    np.ravel(axes)[0].legend(loc="upper left")
+    legend_above(np.ravel(axes)[0])
     return axes
 
 
@@ -165,9 +172,9 @@ def plot_seen_mass(frame: pd.DataFrame, ax):
     ]
     rows = frame.assign(kind=kind)
     grouped(ax, rows, "kind", list(dict.fromkeys(kind)), "who", LOOKS)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=-0.02)
     ax.set_ylabel("share of samples")
-    ax.legend(loc="best")
+    legend_above(ax)
     return ax
 
 
@@ -189,14 +196,14 @@ def plot_gain_shares(frame: pd.DataFrame, ax):
 def plot_finding(accuracy: pd.DataFrame, curves: pd.DataFrame, flips: pd.DataFrame, axes):
     """The finding in three panels: accuracy by method, pass@k before and after, repair and damage by stratum."""
     plot_accuracy(accuracy, axes[0])
-    plot_pass_at_k(curves, axes[1])
+    plot_pass_at_k(curves[curves["when"] != "control"], axes[1])
     looks = {"repair": ("repaired", POLICY["grpo"], "D"), "damage": ("damaged", "#d55e00", "X")}
     order = list(dict.fromkeys(flips["stratum"]))
     grouped(axes[2], flips, "stratum", order, "direction", looks)
     axes[2].set_ylim(-0.03, 1.03)
     axes[2].set_xlabel("stratum before RL")
     axes[2].set_ylabel("share of answers that flipped")
-    axes[2].legend(loc="best")
+    legend_above(axes[2])
     return axes
 
 
@@ -220,11 +227,11 @@ def plot_data(frame: pd.DataFrame, axes):
     popular.set_ylabel("share at most as popular")
     if len(groups):
         popular.set_xscale("log")
-        popular.legend(loc="upper left")
+        popular.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)  # above: five curves leave no room
     answers.plot(part["answers"]["x"], part["answers"]["value"], color="#08306b")
     answers.set(xscale="log", yscale="log", xlabel="rank of the answer", ylabel="questions with it")
     rows = part["floor"].reset_index(drop=True)
-    whiskers(floor, range(len(rows)), rows, True, color="#08306b", marker="o")
+    whiskers(floor, range(len(rows)), rows, True, color="#08306b", marker="o", clip_on=False)
     _names(floor, [f"{key.replace('_', ' ')} (n={n:.0f})" for key, n in zip(rows["key"], rows["n"], strict=True)])
     floor.set_xlim(0, 1)
     floor.set_xlabel("accuracy of the majority answer")
@@ -239,10 +246,10 @@ def plot_dedup(frame: pd.DataFrame, axes):
     values = [similar.loc[similar["key"] == key, "x"] for key in ("contained", "not contained")]
     pairs.hist(values, bins=edges, color=["#d55e00", "#7f7f7f"], label=["contained", "not contained"], stacked=True)
     pairs.set(yscale="log", xlabel="similarity of the pair", ylabel="candidate pairs")
-    pairs.legend(loc="upper left")
+    pairs.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     rows = frame[frame["panel"] == "truth"].reset_index(drop=True)
     if len(rows):
-        whiskers(shares, range(len(rows)), rows, True, color="#08306b", marker="o")
+        whiskers(shares, range(len(rows)), rows, True, color="#08306b", marker="o", clip_on=False)
         _names(shares, [f"{k.replace('_', ' ')} (n={n:.0f})" for k, n in zip(rows["key"], rows["n"], strict=True)])
     shares.set_xlim(0, 1)
     shares.set_xlabel("share of pairs")
