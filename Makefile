@@ -95,8 +95,9 @@ test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at
 lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds options
 	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(LAB)
 
-figures: all  ## list the run's figures: pdf, png and the plotted numbers as csv
+figures: all  ## list the run's figures (pdf, png, plotted numbers as csv); the default run renews the README's
 	@ls $(OUT)/figures/*
+	@[[ $(OUT) != */laptop/smollm2-135m/atlas/seed0 ]] || { mkdir -p docs && cp -v $(OUT)/figures/*_finding.png docs/finding.png; }
 
 report: all  ## the executed notebooks as html, in the run's folder
 	@$(PY) -m nbconvert --log-level=WARN --to html --output-dir $(OUT)/report $(EXECUTED)
