@@ -86,6 +86,6 @@ CITY_NAMES = {
     "Dushanbe": "Stalinabad", "Tbilisi": "Tiflis", "Yerevan": "Erevan", "Mashhad": "Meshed", "Dnipro": "Dnipropetrovsk",
     "Donetsk": "Stalino", "The Hague": "Den Haag", "Turin": "Torino", "Milan": "Milano", "Naples": "Napoli",
     "Munich": "München", "Cologne": "Köln", "Sevilla": "Seville", "Gothenburg": "Göteborg", "Göteborg": "Gothenburg",
-    "Seoul": "Hanyang", "Ulan Bator": "Ulaanbaatar", "Ulaanbaatar": "Ulan Bator", "Podgorica": "Titograd",
+    "Ulan Bator": "Ulaanbaatar", "Ulaanbaatar": "Ulan Bator", "Podgorica": "Titograd",
     "Tallinn": "Reval", "Vilnius": "Vilna", "Kaunas": "Kovno", "Oslo": "Christiania", "Macau": "Macao",
 }  # fmt: skip
