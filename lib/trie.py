@@ -107,16 +107,16 @@ def _block(start, stop, path, parents, device) -> Block:
     return Block(start, stop, torch.tensor(path, dtype=torch.long, device=device), torch.from_numpy(mask).to(device))
 
 
-def grouped_attention(query, key, value, mask, scaling):
+def grouped_attention(query, key, value, mask, scaling, grouped=False):
     """Scaled dot-product attention with fewer key heads than query heads.
 
     query (H, Q, D), key and value (K, T, D), mask (Q, T) True = attends; returns (H, Q, D). The H / K query
-    heads of a key head are stacked as rows, so keys are never copied.
+    heads of a key head are stacked as rows, so keys are never copied; `grouped` says the mask has them already.
     """
     heads, rows, width = query.shape
     groups = heads // key.shape[0]
     stacked = query.reshape(1, key.shape[0], groups * rows, width)
-    mask = mask.repeat(groups, 1) if mask is not None else None
+    mask = mask if grouped else mask.repeat(groups, 1)
     out = F.scaled_dot_product_attention(stacked, key[None], value[None], attn_mask=mask, scale=scaling)
     return out.reshape(heads, rows, width)
 
