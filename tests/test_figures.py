@@ -1,0 +1,145 @@
+"""Figures: the same bytes twice, final size, embedded fonts, the plotted numbers beside them, intervals drawn."""
+
+import re
+import zlib
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib import figures
+
+
+def estimates(**columns):
+    """A tidy frame of estimates with an interval of 0.05 either side."""
+    frame = pd.DataFrame(columns)
+    return frame.assign(low=frame["value"] - 0.05, high=frame["value"] + 0.05, n=50)
+
+
+ACCURACY = estimates(policy=list(figures.POLICY), value=np.linspace(0.2, 0.6, 7))
+CURVES = estimates(when=["before"] * 3 + ["after"] * 3, k=[1, 2, 4] * 2, value=[0.2, 0.3, 0.4, 0.5, 0.6, 0.65])
+STRATA = estimates(when=["before"] * 4 + ["after"] * 4, stratum=list(figures.STRATUM) * 2, value=[0.25] * 8)
+FLIPS = estimates(
+    direction=["repair", "damage"] * 4, stratum=np.repeat(list(figures.STRATUM), 2), value=np.linspace(0.1, 0.9, 8)
+)
+AGAIN = estimates(
+    who=["control", "after", "expected"] * 4, measure=(["accuracy"] * 3 + ["hit"] * 3) * 2,
+    stratum=["zero"] * 6 + ["low"] * 6, value=np.linspace(0.1, 0.9, 12),
+)  # fmt: skip
+SHIFT = estimates(kind=["gold", "right", "wrong", "after"], value=[-1.0, 2.0, -3.0, 4.0])
+SEEN = estimates(
+    who=["control"] * 4 + ["after"] * 4, correct=[True, True, False, False] * 2, seen=[True, False] * 4,
+    value=[0.3, 0.1, 0.5, 0.1, 0.6, 0.1, 0.2, 0.1],
+)  # fmt: skip
+SHARES = estimates(subset=["zero", "low", "high", "random_0", "all"], value=[0.3, 0.8, 0.6, 0.9, 1.0])
+STEPS = np.arange(1.0, 11.0)
+LOG = pd.DataFrame({
+    "step": STEPS, "reward": STEPS / 20, "heldout_accuracy": np.where(STEPS % 5 == 0, 0.4, np.nan),
+    "heldout_accuracy_low": 0.3, "heldout_accuracy_high": 0.5, "kl": STEPS / 50, "entropy": 1 / STEPS,
+    "length": 10 - STEPS / 2, "signal_share": 0.5,
+})  # fmt: skip
+
+DRAWN = {
+    "accuracy": (lambda ax: figures.plot_accuracy(ACCURACY, ax), {}, ACCURACY),
+    "training": (lambda ax: figures.plot_training_curves(LOG, ax), {"columns": 3, "rows": 2}, LOG),
+    "pass_at_k": (lambda ax: figures.plot_pass_at_k(CURVES, ax), {}, CURVES),
+    "strata": (lambda ax: figures.plot_accessibility_strata(STRATA, ax), {}, STRATA),
+    "flips": (lambda ax: figures.plot_repair_damage(FLIPS, ax, FLIPS), {"columns": 2}, FLIPS),
+    "resampling": (lambda ax: figures.plot_resampling(AGAIN, ax), {"columns": 2}, AGAIN),
+    "shift": (lambda ax: figures.plot_mass_shift(SHIFT, ax), {}, SHIFT),
+    "seen": (lambda ax: figures.plot_seen_mass(SEEN, ax), {}, SEEN),
+    "shares": (lambda ax: figures.plot_gain_shares(SHARES, ax), {}, SHARES),
+    "finding": (lambda ax: figures.plot_finding(ACCURACY, CURVES, FLIPS, ax), {"columns": 3}, ACCURACY),
+}
+
+
+def draw(name, folder):
+    """The figure `name`, drawn and saved; returns the figure and its axes."""
+    plot, layout, frame = DRAWN[name]
+    fig, axes = figures.panels(**layout)
+    assert plot(axes) is axes
+    figures.save(fig, frame, folder, name)
+    return fig, axes
+
+
+def pdf_text(path):
+    """A PDF's bytes with its compressed streams opened."""
+    data = path.read_bytes()
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, flags=re.S):
+        try:
+            data += zlib.decompress(stream)
+        except zlib.error:
+            continue
+    return data
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """name -> (figure, axes, folder), each drawn once."""
+    return {name: (*draw(name, folder := tmp_path_factory.mktemp(name)), folder) for name in DRAWN}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_saved_twice_is_the_same_at_its_final_size(name, drawn, tmp_path):
+    fig, axes, first = drawn[name]
+    draw(name, tmp_path)
+    for kind in ("pdf", "png", "csv"):
+        one, two = (folder / f"{name}.{kind}" for folder in (first, tmp_path))
+        assert one.read_bytes() == two.read_bytes(), kind
+    width = figures.SINGLE if isinstance(axes, matplotlib.axes.Axes) else figures.DOUBLE
+    with Image.open(tmp_path / f"{name}.png") as image:
+        assert image.size == tuple(round(300 * side) for side in fig.get_size_inches())
+        assert image.width == round(300 * width)
+    pdf = pdf_text(tmp_path / f"{name}.pdf")
+    assert b"/CIDFontType2" in pdf or b"/TrueType" in pdf
+    assert b"/Type3" not in pdf and b"CreationDate" not in pdf
+    box = [float(x) for x in re.search(rb"/MediaBox \[([^\]]*)\]", pdf).group(1).split()]
+    assert box[2:] == pytest.approx(list(fig.get_size_inches() * 72))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_csv_is_the_plotted_frame(name, drawn):
+    pd.testing.assert_frame_equal(pd.read_csv(drawn[name][2] / f"{name}.csv"), DRAWN[name][2], check_dtype=False)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_axes_named_no_titles_and_readable_type(name, drawn):
+    fig, axes, _ = drawn[name]
+    assert fig.get_suptitle() == ""
+    for ax in np.ravel(axes):
+        assert ax.get_title() == "" and (ax.get_xlabel() or ax.get_ylabel())
+        texts = [ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts]
+        assert all(7 <= text.get_fontsize() <= 8 for text in texts)
+
+
+@pytest.mark.parametrize("name", sorted(set(DRAWN) - {"training"}))
+def test_every_estimate_has_its_interval(name, drawn):
+    _, axes, _ = drawn[name]
+    for ax in np.ravel(axes):
+        bars = [c for c in ax.containers if isinstance(c, matplotlib.container.ErrorbarContainer)]
+        assert bars or ax.collections, "no interval drawn"
+        assert all(c.has_xerr or c.has_yerr for c in bars)
+
+
+def test_interval_ends_where_the_frame_says(drawn):
+    _, ax, _ = drawn["accuracy"]
+    ends = np.array([c[2][0].get_segments()[0][:, 0] for c in ax.containers])
+    np.testing.assert_allclose(ends, ACCURACY[["low", "high"]])
+
+
+def test_a_missing_interval_draws_no_bar():
+    fig, ax = figures.panels()
+    figures.whiskers(ax, [0, 1], estimates(value=[0.5, 0.6]).assign(low=[0.4, np.nan], high=[0.7, np.nan]))
+    drawn = ax.containers[0][2][0].get_segments()
+    assert sum(len(s) > 0 and np.isfinite(s).all() for s in drawn) == 1
+
+
+def test_policies_differ_in_shape_so_that_grey_is_enough():
+    from lib.style import LOOKS, MARKER
+
+    assert set(MARKER) == set(figures.POLICY) and len(set(MARKER.values())) == len(MARKER)
+    assert len({marker for _, _, marker in LOOKS.values()}) == len(LOOKS)
+    grey = [matplotlib.colors.to_rgb(c) @ np.array([0.299, 0.587, 0.114]) for c in figures.STRATUM.values()]
+    assert all(a - b > 0.12 for a, b in zip(grey, grey[1:], strict=False))

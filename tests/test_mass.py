@@ -1,0 +1,90 @@
+"""Texts to score, shifts of their probability, what was seen before, and style, on hand-made samples."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import mass
+
+QUESTIONS = pd.DataFrame({
+    "question_id": ["a", "b"], "question": ["In which country is Lyon?", "In which country is Porto?"],
+    "answers": [["France", "French Republic"], ["Portugal"]],
+})  # fmt: skip
+
+
+def drawn(rows: dict, policy="base"):
+    """Samples and their grades from question -> list of (text, correct)."""
+    flat = [(q, i, text, correct) for q, pairs in rows.items() for i, (text, correct) in enumerate(pairs)]
+    frame = pd.DataFrame(flat, columns=["question_id", "sample", "text", "correct"]).assign(
+        policy=policy, judge="alias"
+    )
+    frame = frame.assign(tokens=frame["text"].str.split().str.len(), logprob=-1.0, finish="stop")
+    grades = frame[["question_id", "policy", "sample", "judge", "correct"]].astype({"correct": "boolean"})
+    return frame.drop(columns=["correct", "judge"]), grades
+
+
+BEFORE = drawn({
+    "a": [("Spain", False), ("Italy", False), ("Italy", False), ("France", True), ("It is France.", True)],
+    "b": [("Spain", False), ("Brazil", False), ("Italy", None), ("Italy", None), ("", False)],
+})  # fmt: skip
+AFTER = drawn({
+    "a": [("France", True), ("France!", True), ("Spain", False), ("Chad", False)],
+    "b": [("Portugal", True), ("Portugal", True), ("Spain", False), ("Spain", None)],
+}, "grpo")  # fmt: skip
+
+
+def test_texts_are_the_gold_and_the_policys_own():
+    texts = mass.answers_to_score(QUESTIONS, *BEFORE, AFTER[0]).set_index(["question_id", "kind"])["answer"]
+    assert texts["a"].to_dict() == {"gold": "France", "right": "France", "wrong": "Italy", "after": "France"}
+    # Italy was never judged, Spain came before Brazil, and nothing right was sampled
+    assert texts["b"].to_dict() == {"gold": "Portugal", "wrong": "Spain", "after": "Portugal"}
+
+
+def test_each_distinct_text_is_scored_once():
+    texts = mass.answers_to_score(QUESTIONS, *BEFORE, AFTER[0])
+    scored = mass.to_score(QUESTIONS, texts).set_index("question_id")["answers"]
+    assert scored.to_dict() == {"a": ["France", "Italy"], "b": ["Portugal", "Spain"]}
+
+
+def test_mass_shift_is_after_minus_before_by_kind():
+    texts = mass.answers_to_score(QUESTIONS, *BEFORE)
+    flat = mass.to_score(QUESTIONS, texts).explode("answers").rename(columns={"answers": "answer"})
+    before = flat.assign(logprob=-4.0)
+    after = flat.assign(logprob=np.where(flat["answer"].isin(["France", "Portugal"]), -1.0, -6.0))
+    table = mass.mass_shift(texts, before, after, n_boot=100).set_index("kind")
+    assert table["value"].to_dict() == {"gold": 3, "right": 3, "wrong": -2}
+    assert table["n"].to_dict() == {"gold": 2, "right": 1, "wrong": 2}
+    assert table.loc["wrong", "before"] == pytest.approx(np.exp(-4)) and table.loc["gold", "after"] == np.exp(-1)
+
+
+def test_seen_mass_by_text_and_by_answer():
+    table = mass.seen_mass(*BEFORE, n_boot=100, after=AFTER).set_index(["level", "correct", "seen"])["value"]
+    for level in ("text", "answer"):
+        assert table[level].sum() == pytest.approx(1)
+    # a: France right seen, France! new as a text but the same fact, Spain seen, Chad new; b: two new right, one seen
+    assert table["text", True, True] == pytest.approx((1 / 4 + 0) / 2)
+    assert table["answer", True, True] == pytest.approx((2 / 4 + 0) / 2)
+    assert table["answer", True, False] == pytest.approx((0 + 2 / 3) / 2)
+    assert table["answer", False, True] == pytest.approx((1 / 4 + 1 / 3) / 2)
+    assert table["answer", False, False] == pytest.approx((1 / 4 + 0) / 2)
+
+
+def test_style_measures_what_it_says():
+    samples, _ = drawn(
+        {"a": [("I don't know", False), ("France", True)], "b": [("", False), ("Spain or Italy", False)]}
+    )
+    samples.loc[3, "finish"] = "length"
+    marked = mass.mark_style(samples)
+    assert marked["abstains"].tolist()[:2] == [True, False] and marked["hedges"].tolist()[3]
+    assert marked["empty"].tolist() == [False, False, True, False] and marked["words"].tolist() == [3, 1, 0, 3]
+    table = mass.style(n_boot=100, before=samples).set_index("measure")
+    assert table.loc["cut", "value"] == 0.25 and table.loc["words", "value"] == pytest.approx(7 / 4)
+    assert table.loc["empty", "n"] == 2
+
+
+def test_style_repairs_counts_format_faults_among_the_repaired():
+    texts, before = drawn({"a": [("I don't know", False)], "b": [("Spain", False)], "c": [("Peru", True)]})
+    _, after = drawn({"a": [("France", True)], "b": [("Portugal", True)], "c": [("Peru", True)]})
+    row = mass.style_repairs(texts, before, after)
+    assert row["value"] == 0.5 and row["n"] == 2 and row["low"] < 0.5 < row["high"]
+    assert np.isnan(mass.style_repairs(texts, before, before)["value"])
