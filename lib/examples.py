@@ -46,7 +46,8 @@ def _distinct(questions, samples, grades, seed: int) -> pd.DataFrame:
     """
     train = questions.loc[questions["split"] == "train", ["question_id", "question"]].reset_index(names="order")
     judged = grades.loc[grades["correct"].notna(), ["question_id", "sample", "correct"]]
-    rows = train.merge(samples, on="question_id").merge(judged, on=["question_id", "sample"])
+    drawn = samples[["question_id", "sample", "text", "finish"]]
+    rows = train.merge(drawn, on="question_id").merge(judged, on=["question_id", "sample"])
     rows = rows.assign(completion=rows["text"].str.strip(), correct=rows["correct"].astype(bool))
     rows = rows[(rows["finish"] == "stop") & (rows["completion"] != "")]
     rows = rows.sort_values(["question_id", "sample"]).sample(frac=1, random_state=seed)
