@@ -37,8 +37,11 @@ ABSTAIN = re.compile(
     r"|as an ai|is unknown|not (specified|known|available|provided))\b",
     re.IGNORECASE,
 )
-SCAFFOLD = frozenset(  # noqa: SIM905  words of a sentence that are not its answer
-    "a an the is are was were in on at by and located situated found city state country capital part answer".split()
+# words of a sentence that are not its answer
+SCAFFOLD = frozenset(
+    re.findall(
+        r"\w+", "a an the is are was were in on at by and of located situated found city state country capital part"
+    )
 )
 RULES = (
     "You grade answers to factual questions. The user sends a JSON object with the question, the gold answers and "

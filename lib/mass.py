@@ -1,11 +1,14 @@
 """Where the probability mass moved: texts seen before or new, gold or own errors, and their style."""
 
+import re
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 
 from lib.judging import abstains, answer_text, hedges
 from lib.metrics import bootstrap, pair, wilson
-from lib.questions import normalise
+from lib.text import normalise
 
 
 def _most_frequent(samples: pd.DataFrame) -> pd.DataFrame:
@@ -17,23 +20,52 @@ def _most_frequent(samples: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def rivals(samples: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
+    """The first other answer that each sample's text names, as its display answer; "" where it names none.
+
+    Candidates are the answers of all `questions` of the same relation (give the training questions too), without
+    the question's own answers and names that stand in the question itself. Without relations all are "".
+    """
+    names = {}
+    for relation, answers in zip(questions["relation"], questions["answers"], strict=True):
+        if pd.notna(relation):
+            names.setdefault(relation, {}).update({normalise(a): answers[0] for a in answers if normalise(a)})
+    patterns = {r: re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(n, key=len, reverse=True)))})\b")
+                for r, n in names.items()}  # fmt: skip
+    about = questions.set_index("question_id")
+
+    @lru_cache(maxsize=None)
+    def first(question_id, text):
+        row = about.loc[question_id]
+        if pd.isna(row["relation"]):
+            return ""
+        asked, own = f" {normalise(row['question'])} ", {normalise(a) for a in row["answers"]}
+        found = (name[0] for name in patterns[row["relation"]].finditer(normalise(text)))
+        return next((names[row["relation"]][x] for x in found if x not in own and f" {x} " not in asked), "")
+
+    named = [first(q, text) for q, text in zip(samples["question_id"], samples["text"], strict=True)]
+    return pd.Series(named, index=samples.index, dtype="str")
+
+
 def answers_to_score(questions, samples_before, grades_before, samples_after=None) -> pd.DataFrame:
     """The texts to compare before and after: frame of question_id, kind, answer (verbatim).
 
-    kind: gold (the display answer), right and wrong (the policy's own most frequent such text before), and,
-    with samples_after, after (the trained policy's most frequent text). A question without such a text has no
-    row.
+    kind: gold (the display answer), rival (as bare a name: the other answer of the same relation that wrong samples
+    before named most often), right and wrong (the policy's own most frequent such text before), and, with samples_after, after (the trained policy's most frequent text). Only whole texts count, not cut ones; a
+    question without one has no row.
     """
     on = ["question_id", "sample"]
-    graded = samples_before.merge(grades_before[[*on, "correct"]].dropna(), on=on)
+    whole = samples_before[samples_before["finish"] == "stop"]  # a cut text is another event
+    graded = whole.merge(grades_before[[*on, "correct"]].dropna(), on=on)
     correct = graded["correct"].astype(bool)
     parts = {
         "gold": questions[["question_id"]].assign(answer=[list(a)[0] for a in questions["answers"]]),
+        "rival": _most_frequent(graded[~correct].assign(text=rivals(graded[~correct], questions))),
         "right": _most_frequent(graded[correct]),
         "wrong": _most_frequent(graded[~correct]),
     }
     if samples_after is not None:
-        parts["after"] = _most_frequent(samples_after)
+        parts["after"] = _most_frequent(samples_after[samples_after["finish"] == "stop"])
     frame = pd.concat([part.assign(kind=kind) for kind, part in parts.items()], ignore_index=True)
     frame = frame[frame["answer"].str.strip() != ""]
     return frame[["question_id", "kind", "answer"]].reset_index(drop=True)
@@ -63,19 +95,19 @@ def mass_shift(texts, scores_before, scores_after, n_boot: int = 2000, seed: int
     return pd.DataFrame(rows, columns=["kind", "value", "low", "high", "n", "before", "after"])
 
 
-def seen_mass(samples_before, grades_before, n_boot: int = 2000, seed: int = 0, **others) -> pd.DataFrame:
+def seen_mass(questions, samples_before, grades_before, n_boot: int = 2000, seed: int = 0, **others) -> pd.DataFrame:
     """How much of a policy's mass lies on what the first samples already held.
 
     others: name -> (samples, grades) of the policy looked at. Frame of who, level, correct, seen, value, low,
     high, n: the share of its samples that are right or wrong and were seen or not. Level `text`: seen means
     the exact text. Level `answer`: a right answer is seen when any first sample was right, since all right
-    answers to a question are one fact; a wrong one when its normalised answer is among the first samples'.
+    answers to a question are one fact; a wrong one when its answer_text is among the first samples'.
     """
-    on = ["question_id", "sample"]
+    on, asked = ["question_id", "sample"], questions.set_index("question_id")["question"]
 
     def keyed(samples, grades):
         frame = samples.merge(grades[[*on, "correct"]].dropna(), on=on).astype({"correct": bool})
-        answer = [normalise(answer_text(text)) for text in frame["text"]]
+        answer = [answer_text(t, asked[q]) for t, q in zip(frame["text"], frame["question_id"], strict=True)]
         fact = np.where(frame["correct"], "\0right", answer)  # no normalised answer holds a NUL
         return frame.assign(answer=fact)
 

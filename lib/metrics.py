@@ -26,10 +26,11 @@ def bootstrap(values, statistic=np.mean, n_boot: int = 2000, seed: int = 0, leve
     """The percentile bootstrap interval (low, high) of `statistic` over rows: one row is one question.
 
     values: (questions, ...) array, resampled whole rows at a time; `statistic` may return an array, then low
-    and high are arrays (pointwise bands). Resamples where the statistic is undefined (nan) are left out.
+    and high are arrays (pointwise bands). Resamples where the statistic is undefined (nan) are left out. Fewer than
+    two questions say nothing about their spread: (nan, nan).
     """
     values = np.asarray(values)
-    if len(values) == 0:
+    if len(values) < 2:
         return np.nan, np.nan
     rng = np.random.default_rng(seed)
     draws = [statistic(values[rng.integers(0, len(values), len(values))]) for _ in range(n_boot)]
@@ -59,9 +60,7 @@ def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
     Only questions graded in both are kept; repeated questions raise ValueError.
     """
-    sides = [
-        f.set_index("question_id")["correct"].rename(n) for f, n in ((before, "before"), (after, "after"))
-    ]
+    sides = [f.set_index("question_id")["correct"].rename(n) for f, n in ((before, "before"), (after, "after"))]
     if any(side.index.has_duplicates for side in sides):
         raise ValueError("pair: a question is graded more than once; keep one answer a question")
     both = pd.concat(sides, axis=1, join="inner").dropna()

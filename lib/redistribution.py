@@ -20,9 +20,7 @@ def stratify(share, strata: dict = STRATA) -> pd.Categorical:
                        for low, high in strata.values()])  # fmt: skip
     if (inside.sum(0) != 1).any():
         bad = share[inside.sum(0) != 1][0]
-        raise ValueError(
-            f"strata {strata} hold the share {bad} {int(inside.sum(0).max())} times; allowed: once"
-        )
+        raise ValueError(f"strata {strata} hold the share {bad} {int(inside.sum(0).max())} times; allowed: once")
     return pd.Categorical.from_codes(inside.argmax(0), list(strata), ordered=True)
 
 
@@ -82,12 +80,7 @@ def flip_control(before: pd.DataFrame, control: pd.DataFrame, strata: pd.DataFra
     before: grades with one answer a question; control: grades of samples that `strata` has not seen. Frame as
     of repair_damage (no count); the interval is a bootstrap over questions.
     """
-    share = (
-        control[control["correct"].notna()]
-        .astype({"correct": float})
-        .groupby("question_id")["correct"]
-        .mean()
-    )
+    share = control[control["correct"].notna()].astype({"correct": float}).groupby("question_id")["correct"].mean()
     start = before.dropna(subset="correct").set_index("question_id")["correct"].astype(bool)
     both = pd.concat([start.rename("before"), share.rename("share")], axis=1, join="inner").reset_index()
     rows = []
@@ -130,10 +123,23 @@ def resampling_control(strata: pd.DataFrame, n_boot: int = 2000, seed: int = 0, 
     mean, hit = expected_again(strata["correct"], strata["n"], m)
     expected = strata[["question_id"]].assign(accuracy=mean, hit=hit)
     for stratum, part in _by_stratum(expected, strata):
-        rows += [
-            ("expected", k, stratum, part[k].mean(), np.nan, np.nan, len(part)) for k in ("accuracy", "hit")
-        ]
+        rows += [("expected", k, stratum, part[k].mean(), np.nan, np.nan, len(part)) for k in ("accuracy", "hit")]
     return pd.DataFrame(rows, columns=columns)
+
+
+def gain_over_resampling(strata, control, after, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """What training adds beyond resampling: mean share right after minus in the control, question by question.
+
+    strata: an accessibility frame of the first samples; control, after: grades of other samples. Frame of
+    stratum ("all" and each), value, low, high, n.
+    """
+    sides = [accessibility(g).set_index("question_id")["share"] for g in (control, after)]
+    change = (sides[1] - sides[0]).dropna().rename("change").reset_index()
+    rows = []
+    for stratum, part in _by_stratum(change, strata):
+        low, high = bootstrap(part["change"], n_boot=n_boot, seed=seed)
+        rows.append((stratum, part["change"].mean(), low, high, len(part)))
+    return pd.DataFrame(rows, columns=["stratum", "value", "low", "high", "n"])
 
 
 def pass_curves(n_boot: int = 2000, seed: int = 0, **grades: pd.DataFrame) -> pd.DataFrame:

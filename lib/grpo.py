@@ -1,0 +1,349 @@
+"""GRPO as the paper uses it: direct prompt, binary reward, TRL's trainer over the shared-prefix engine.
+
+The recipe: sample n answers of each question from the policy; reward 1 for a correct one, else 0; an answer's
+advantage is its reward less its group's mean, over the group's standard deviation; raise the probability of
+answers by their advantage. What differs from TRL's GRPOTrainer: rollouts come from lib.sampling, groups stay
+together, shared prefixes run once, and groups without signal may be skipped.
+"""
+
+import argparse
+import copy
+import json
+import os
+import shutil
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
+
+from lib.config import Profile, load_profile
+from lib.judging import judge_answer, make_reward
+from lib.metrics import wilson
+from lib.models import Policy, load_policy, make_policy
+from lib.prompts import direct, render
+from lib.runs import run_folder, write_text
+from lib.sampling import decode
+from lib.trie import share_prefixes
+from lib.tuning import Watch, last_checkpoint
+
+CURVES = {  # TRL's names of what the curves show
+    "reward": "reward",
+    "completions/mean_length": "length",
+    "rollout_entropy": "entropy",
+    "grad_norm": "grad_norm",
+    "loss": "loss",
+}
+
+
+def schedule(question_ids: list[str], steps: int, per_step: int, seed: int) -> list[str]:
+    """The question of every group, in training order: passes over the questions, each shuffled anew.
+
+    Length steps * per_step; a set smaller than a step comes up more than once in it.
+    """
+    rng = np.random.default_rng(seed)
+    passes = -(-steps * per_step // len(question_ids))
+    order = [question_ids[i] for _ in range(passes) for i in rng.permutation(len(question_ids))]
+    return order[: steps * per_step]
+
+
+def advantages(rewards: list[float]) -> list[float]:
+    """A group's advantages: reward less the mean, over the standard deviation (n - 1) plus 1e-4, as in TRL."""
+    rewards = np.array(rewards)
+    return ((rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)).tolist()
+
+
+class SharedPrefixGRPO(GRPOTrainer):
+    """TRL's GRPOTrainer with the engine under it; losses, advantages and logging are TRL's."""
+
+    skip_zero_variance = False
+    rollout_rows = 256
+
+    def _prepare_inputs(self, generation_batch):
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        # as in TRL, without its shuffle: rows of a group stay in one micro-batch, where they share their prefix
+        every = self.args.steps_per_generation * self.num_iterations
+        if self._step % every == 0 or self._buffered_inputs is None:
+            scored = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(scored, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        """n rollouts of each question at temperature 1; the same for the same seed, step and place in the batch."""
+        prompts, length = prompt_ids[::num_generations], self.max_completion_length
+        model = self.accelerator.unwrap_model(self.model)
+        policy = make_policy(model, self.processing_class)
+        key = [self.args.seed, self.state.global_step, self.accelerator.process_index]
+
+        def draws(i):
+            return np.random.default_rng([*key, i]).random((num_generations, length))
+
+        done = {d["index"]: d for d in decode(policy, prompts, draws, length, self.rollout_rows)}
+        order = [done[i] for i in range(len(prompts))]
+        tokens = sum(len(ids) for d in order for ids in d["ids"])
+        self._metrics["train"]["rollout_entropy"].append(sum(d["entropy"].sum() for d in order) / tokens)
+        return [ids for d in order for ids in d["ids"]], None
+
+    def _compute_loss(self, model, inputs):
+        if not self.skip_zero_variance or not self.model.training:
+            return super()._compute_loss(model, inputs)
+        # an advantage of 0 gives no gradient at beta = 0: leave the row out, keep it in the denominator
+        live = inputs["advantages"] != 0
+        live[0] |= not live.any()  # a micro-batch without signal keeps one row, for a loss with a graph
+        mask = inputs["completion_mask"]
+        share = {"grpo": live.float().mean(), "dr_grpo": live.float().mean(), "bnpo": mask[live].sum() / mask.sum()}
+        kept = {k: v[live] if torch.is_tensor(v) and v.dim() > 0 else v for k, v in inputs.items()}
+        return super()._compute_loss(model, kept) * share.get(self.loss_type, 1.0)
+
+
+class Evaluation(Watch):
+    """Greedy validation accuracy and KL every few steps; keeps the best weights, the log, and an eye on collapse."""
+
+    def __init__(self, work: Path, profile: Profile, validation: pd.DataFrame, keep_steps: tuple[int, ...]):
+        super().__init__("grpo", work)
+        self.work, self.profile, self.validation, self.keep_steps = work, profile, validation, keep_steps
+        self.log, self.rollouts = work / "log.jsonl", work / "rollouts.jsonl"
+        self.policy = self.reference = None  # Policies, set when the trainer stands
+
+    def rows(self) -> list[dict]:
+        """What was logged so far."""
+        return read_lines(self.log)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # a killed run goes on from its checkpoint: what was logged after it comes again
+        for path in (self.log, self.rollouts):
+            kept = [row for row in read_lines(path) if row["step"] <= state.global_step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        if state.global_step == 0 and len(self.validation) and not self.rows():
+            self.add(state, self.measure())
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in logs:
+            return
+        row = {short: logs.get(name) for name, short in CURVES.items()}
+        row["signal_share"] = 1 - logs["frac_reward_zero_std"]
+        step, grpo = state.global_step, self.profile.grpo
+        if len(self.validation) and (step % grpo.evaluate_every == 0 or step == state.max_steps):
+            row |= self.measure()
+            self.keep_best(step, row["accuracy"])
+            control.should_training_stop |= self.collapsed(row["accuracy"])
+        if step in self.keep_steps:
+            save_weights(self.policy, self.work / f"step{step}")
+        self.add(state, row)
+        if state.is_world_process_zero:
+            left = self.seconds() / step * (state.max_steps - step)
+            told = "".join(f", {k} {row[k]:.2f}" for k in ("reward", "signal_share", "accuracy") if k in row)
+            print(f"step {step}/{state.max_steps}{told}, {self.seconds():.0f} s, {left:.0f} s to go", flush=True)
+
+    def add(self, state, row: dict) -> None:
+        """Append one row to the log."""
+        if state.is_world_process_zero:
+            with open(self.log, "a") as file:
+                file.write(json.dumps({"step": state.global_step, "seconds": self.seconds(), **row}) + "\n")
+
+    def measure(self) -> dict:
+        """Greedy accuracy on the validation questions, and KL from the first policy in nats an answer.
+
+        KL is the mean log-ratio of one sampled answer to each of 16 validation questions.
+        """
+        length, rows = self.profile.sampling.max_new_tokens, self.profile.sampling.rows
+        self.policy.model.eval()
+        prompts = [render(self.policy.tokenizer, direct(q)) for q in self.validation["question"]]
+        answers = [None] * len(prompts)
+        for done in decode(self.policy, prompts, lambda i: None, length, rows):
+            answers[done["index"]] = self.policy.tokenizer.decode(done["ids"][0], skip_special_tokens=True)
+        questions, golds = self.validation["question"].tolist(), [list(a) for a in self.validation["answers"]]
+        verdicts = [v for v in make_reward(self.profile.judge)(questions, golds, answers) if v is not None]
+        low, high = wilson(int(sum(verdicts)), len(verdicts))
+        some = self.validation.head(16)
+        keys = [crc32(q.encode()) for q in some["question_id"]]
+
+        def draws(i):
+            return np.random.default_rng(keys[i]).random((1, length))
+
+        drawn = list(decode(self.policy, prompts[: len(keys)], draws, length))
+        ratios = [d["logprob"][0] - self.reference_logprob(prompts[d["index"]], d["ids"][0]) for d in drawn]
+        self.policy.model.train()
+        return {"accuracy": sum(verdicts) / len(verdicts), "accuracy_low": low, "accuracy_high": high,
+                "n": len(verdicts), "kl": float(np.mean(ratios))}  # fmt: skip
+
+    @torch.inference_mode()
+    def reference_logprob(self, prompt: list[int], answer: list[int]) -> float:
+        """log P(answer | prompt) under the policy before its first step."""
+        ids = torch.tensor([prompt + answer], device=self.reference.device)
+        logits = self.reference.model(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1].float()
+        target = ids[0, len(prompt) :, None]
+        return float(logits.log_softmax(-1).gather(-1, target).sum())
+
+    def keep_best(self, step: int, accuracy: float) -> None:
+        """Keep these weights when no earlier evaluation was as good."""
+        earlier = [row["accuracy"] for row in self.rows() if "accuracy" in row and 0 < row["step"] < step]
+        if not earlier or accuracy > max(earlier):
+            save_weights(self.policy, self.work / "best", {"step": step, "accuracy": accuracy})
+
+    def collapsed(self, accuracy: float) -> bool:
+        """Whether this evaluation and the one before it are below half of the best: then training stops."""
+        seen = [row["accuracy"] for row in self.rows() if "accuracy" in row]
+        return len(seen) > 1 and max(accuracy, seen[-1]) < max(seen) / 2
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The records of a JSON lines file, without a torn last one; none when it is not there."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def save_weights(policy: Policy, folder: Path, facts: dict | None = None) -> Path:
+    """Write weights, tokenizer and `facts` as a folder that is whole or not there."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    policy.model.save_pretrained(temporary)
+    policy.tokenizer.save_pretrained(temporary)
+    write_text(temporary / "facts.json", json.dumps(facts or {}) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(temporary, folder)
+    return folder
+
+
+def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig:
+    """TRL's settings of a run; those whose defaults would change the algorithm are spelt out."""
+    grpo, processes = profile.grpo, int(os.environ.get("WORLD_SIZE", 1))
+    rows = grpo.questions_per_step * grpo.num_generations
+    if rows % (grpo.micro_batch * processes):
+        raise ValueError(
+            f"grpo: questions_per_step * num_generations = {rows} completions do not divide into micro_batch = "
+            f"{grpo.micro_batch} on each of {processes} processes; change one of them in the profile"
+        )
+    return GRPOConfig(
+        output_dir=str(work), seed=seed, max_steps=steps,
+        learning_rate=grpo.learning_rate, lr_scheduler_type="constant",  # TRL's default is linear
+        per_device_train_batch_size=grpo.micro_batch,
+        gradient_accumulation_steps=rows // (grpo.micro_batch * processes),
+        num_generations=grpo.num_generations, temperature=1.0, top_p=1.0, top_k=0,
+        max_completion_length=profile.sampling.max_new_tokens,
+        beta=grpo.beta, use_bias_correction_kl=False,  # plain k3; TRL's default weights it
+        epsilon=grpo.epsilon, num_iterations=1, loss_type=grpo.loss_type, scale_rewards=grpo.scale_rewards,
+        bf16=grpo.bf16,  # TRL's default is True, on CPU too
+        gradient_checkpointing=False, shuffle_dataset=False,  # the schedule is shuffled already
+        save_steps=grpo.save_every, save_total_limit=1, logging_steps=1, logging_nan_inf_filter=False,
+        report_to="none", disable_tqdm=True, use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=False,
+    )  # fmt: skip
+
+
+def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), policy=None) -> Path:
+    """Train on the questions `train` for `steps` steps into `folder`; returns the folder.
+
+    It holds `last/` and, with validation questions, `best/` (weights and tokenizer), `step<k>/` for each k of
+    `keep_steps`, log.jsonl (one row a step) and rollouts.jsonl (step, question_id, hits, n). A killed call goes
+    on from its last checkpoint, a finished one (`done`) returns at once.
+    """
+    folder = Path(folder)
+    if (folder / "done").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    reference = Policy(copy.deepcopy(policy.model).eval(), policy.tokenizer, policy.stops) if policy else None
+    policy = policy or load_policy(profile)
+    policy.model.float()  # bf16 weights would round updates of this size away
+    policy.model.train()
+    judge, watch = make_reward(profile.judge), Evaluation(folder, profile, validation, tuple(keep_steps))
+
+    def correct(prompts, completions, question_id, question, answers, trainer_state, **kwargs):
+        """1.0 for a correct answer, 0.0 for a wrong one, None (masked) where the judge failed."""
+        rewards = judge(question, answers, [c[0]["content"] for c in completions])
+        n = profile.grpo.num_generations
+        with open(watch.rollouts, "a") as file:
+            for i in range(0, len(rewards), n):
+                hits = sum(r == 1.0 for r in rewards[i : i + n])
+                row = {"step": trainer_state.global_step + 1, "question_id": question_id[i], "hits": hits, "n": n}
+                file.write(json.dumps(row) + "\n")
+        return rewards
+
+    rows = train.set_index("question_id")
+    order = schedule(rows.index.tolist(), steps, profile.grpo.questions_per_step, seed)
+    data = [
+        {"prompt": direct(rows.at[q, "question"]), "question_id": q, "question": rows.at[q, "question"],
+         "answers": list(rows.at[q, "answers"])} for q in order
+    ]  # fmt: skip
+    trainer = SharedPrefixGRPO(
+        model=policy.model, reward_funcs=correct, args=arguments(profile, steps, folder / "work", seed),
+        train_dataset=Dataset.from_list(data), processing_class=policy.tokenizer, callbacks=[watch],
+    )  # fmt: skip
+    trainer.skip_zero_variance, trainer.rollout_rows = profile.grpo.skip_zero_variance, profile.sampling.rows
+    trainer.remove_callback(PrinterCallback)
+    share_prefixes(trainer.model)
+    if trainer.ref_model is not None:
+        share_prefixes(trainer.ref_model)
+    check_prompt(trainer, policy, data[0])
+    watch.policy = Policy(trainer.model, policy.tokenizer, policy.stops)
+    watch.reference = reference or (load_policy(profile) if len(validation) else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
+    if trainer.is_world_process_zero():
+        save_weights(watch.policy, folder / "last", {"step": trainer.state.global_step})
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        write_text(folder / "done", f"{trainer.state.global_step} steps in {watch.seconds():.0f} s\n")
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def check_prompt(trainer, policy: Policy, row: dict) -> None:
+    """The trainer sees the prompt that evaluation renders, and knows the token that ends an answer."""
+    seen, ours = trainer._tokenize_prompts([row["prompt"]])[0][0], render(policy.tokenizer, row["prompt"])
+    if list(seen) != ours:
+        raise ValueError(f"the trainer renders another prompt than lib.prompts: {seen} against {ours}")
+    if policy.tokenizer.eos_token_id not in trainer.eos_token_ids:
+        raise ValueError(f"{policy.tokenizer.eos_token!r} ends no answer in the trainer: {trainer.eos_token_ids}")
+    if not judge_answer(row["answers"][0], row["answers"], "exact"):
+        raise ValueError(f"{row['question_id']}: its own gold answer earns no reward")
+
+
+def training_steps(profile: Profile, questions: int) -> int:
+    """The number of GRPO steps: as given, or `epochs` passes over the questions in whole steps."""
+    grpo = profile.grpo
+    return grpo.steps or max(1, int(grpo.epochs * questions / grpo.questions_per_step))
+
+
+def read_log(folder: Path) -> pd.DataFrame:
+    """The training log: one row a step (0 = before training); evaluation columns are null between evaluations."""
+    return pd.DataFrame(read_lines(Path(folder) / "log.jsonl"))
+
+
+def read_rollouts(folder: Path) -> pd.DataFrame:
+    """One row a group: step, question_id, hits (correct rollouts), n."""
+    return pd.DataFrame(read_lines(Path(folder) / "rollouts.jsonl"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train a run's policy with GRPO, on all or some of its questions.")
+    parser.add_argument("--run", default="laptop")
+    parser.add_argument("--model")
+    parser.add_argument("--dataset")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--subset", help="train on this subset of 06_attribution/subsets.parquet only")
+    args = parser.parse_args()
+    profile = load_profile(args.run, args.model, args.dataset)
+    here = run_folder(args.run, profile.model, profile.dataset, args.seed)
+    questions = pd.read_parquet(here / "02_dedup" / "questions.parquet")
+    train = questions[questions["split"] == "train"]
+    if args.subset:
+        subsets = pd.read_parquet(here / "06_attribution" / "subsets.parquet")
+        ids = subsets.loc[subsets["subset"] == args.subset, "question_id"]
+        train = train[train["question_id"].isin(ids)]
+        train_grpo(
+            profile, train, questions.head(0), here / "06_attribution" / args.subset, args.seed,
+            profile.attribution.steps,
+        )  # fmt: skip
+    else:
+        validation = questions[questions["split"] == "validation"]
+        steps = training_steps(profile, len(train))
+        keep = {min(profile.attribution.steps, steps)}
+        train_grpo(profile, train, validation, here / "04_grpo" / "run", args.seed, steps, keep)
+
+
+if __name__ == "__main__":
+    main()
