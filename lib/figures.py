@@ -81,17 +81,18 @@ def plot_training_curves(log: pd.DataFrame, axes):
 
 
 def plot_pass_at_k(frame: pd.DataFrame, ax, greedy: pd.DataFrame | None = None):
-    """pass@k of each `when` (when, k, value, low, high) with bands; `greedy` (when, value) as points at k = 1."""
+    """pass@k of each `when` (when, k, value, low, high) with bands; `greedy` (when, value, low, high) as lines."""
     for when, rows in frame.groupby("when", sort=False):
         label, colour, marker = LOOKS[when]
         line = {"before": "--", "control": ":"}.get(when, "-")
         ax.plot(rows["k"], rows["value"], color=colour, marker=marker, linestyle=line, label=label)
         ax.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
-    if greedy is not None:
-        for row in greedy.itertuples():
-            ax.axhline(row.value, color=LOOKS[row.when][1], linewidth=0.8, linestyle=(0, (1, 2)))
-            ax.annotate(f"greedy {row.when}", (frame["k"].max(), row.value), (0, 2), textcoords="offset points",
-                        fontsize=7, ha="right", color=LOOKS[row.when][1])  # fmt: skip
+    for row in () if greedy is None else greedy.itertuples():
+        colour, top = LOOKS[row.when][1], row.value == greedy["value"].max()
+        ax.axhline(row.value, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+        whiskers(ax, [0.8], pd.DataFrame([row]), color=colour, marker="_")
+        ax.annotate(f"greedy {row.when}", (frame["k"].max(), row.value), (0, 2 if top else -8), fontsize=7, ha="right",
+                    textcoords="offset points", color=colour)  # fmt: skip
     ax.set_xscale("log", base=2)
     ax.set_xticks(ks := sorted(frame["k"].unique()), [str(k) for k in ks])
     ax.minorticks_off()
@@ -151,8 +152,10 @@ def plot_resampling(frame: pd.DataFrame, axes):
 
 def plot_mass_shift(frame: pd.DataFrame, ax):
     """Change of log-probability of each kind of text (kind, value, low, high, n), a row each."""
-    names = {"gold": "gold answer", "right": "own right text", "wrong": "own wrong text", "after": "text after RL"}
-    colours = {"gold": ("#e69f00", "s"), "right": (POLICY["grpo"], "D"), "wrong": ("#d55e00", "X")}
+    names = {"gold": "gold answer", "rival": "rival answer", "right": "own right text", "wrong": "own wrong text",
+             "after": "text after RL"}  # fmt: skip
+    colours = {"gold": ("#e69f00", "s"), "right": (POLICY["grpo"], "D"), "wrong": ("#d55e00", "X"),
+               "rival": ("#cc79a7", "^")}  # fmt: skip
     rows = frame.reset_index(drop=True)
     for y, kind in enumerate(rows["kind"]):
         colour, marker = colours.get(kind, (POLICY["base"], "o"))

@@ -1,7 +1,7 @@
 """Where the probability mass moved: texts seen before or new, gold or own errors, and their style."""
 
 import re
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -24,20 +24,21 @@ def rivals(samples: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
     """The first other answer that each sample's text names, as its display answer; "" where it names none.
 
     Candidates are the answers of all `questions` of the same relation (give the training questions too), without
-    the question's own answers and names that stand in the question itself. Without relations all are "".
+    the question's own answers, names that stand in the question itself, and names of one or two letters, which
+    are also words. Without relations all are "".
     """
     names = {}
     for relation, answers in zip(questions["relation"], questions["answers"], strict=True):
         if pd.notna(relation):
-            names.setdefault(relation, {}).update({normalise(a): answers[0] for a in answers if normalise(a)})
+            names.setdefault(relation, {}).update({normalise(a): answers[0] for a in answers if len(normalise(a)) > 2})
     patterns = {r: re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(n, key=len, reverse=True)))})\b")
-                for r, n in names.items()}  # fmt: skip
+                for r, n in names.items() if n}  # fmt: skip
     about = questions.set_index("question_id")
 
-    @lru_cache(maxsize=None)
+    @cache
     def first(question_id, text):
         row = about.loc[question_id]
-        if pd.isna(row["relation"]):
+        if row["relation"] not in patterns:
             return ""
         asked, own = f" {normalise(row['question'])} ", {normalise(a) for a in row["answers"]}
         found = (name[0] for name in patterns[row["relation"]].finditer(normalise(text)))
@@ -50,19 +51,22 @@ def rivals(samples: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
 def answers_to_score(questions, samples_before, grades_before, samples_after=None) -> pd.DataFrame:
     """The texts to compare before and after: frame of question_id, kind, answer (verbatim).
 
-    kind: gold (the display answer), rival (as bare a name: the other answer of the same relation that wrong samples
-    before named most often), right and wrong (the policy's own most frequent such text before), and, with samples_after, after (the trained policy's most frequent text). Only whole texts count, not cut ones; a
-    question without one has no row.
+    questions: of all splits, of which those with samples get rows. kind: gold (the display answer), rival (as bare
+    a name: what `rivals` finds most often in wrong samples), right and wrong (the policy's own most frequent such
+    text before), and, with samples_after, after (the trained policy's most frequent text). The own texts are whole
+    ones, not cut; a question without one has no row of that kind.
     """
-    on = ["question_id", "sample"]
-    whole = samples_before[samples_before["finish"] == "stop"]  # a cut text is another event
-    graded = whole.merge(grades_before[[*on, "correct"]].dropna(), on=on)
-    correct = graded["correct"].astype(bool)
+    on, ids = ["question_id", "sample"], set(samples_before["question_id"])
+    graded = samples_before.merge(grades_before[[*on, "correct"]].dropna(), on=on).astype({"correct": bool})
+    false = graded[~graded["correct"]]
+    named = false.assign(text=rivals(false, questions))
+    whole = graded[graded["finish"] == "stop"]  # a cut text is another event than the text with its end
+    asked = questions[questions["question_id"].isin(ids)]
     parts = {
-        "gold": questions[["question_id"]].assign(answer=[list(a)[0] for a in questions["answers"]]),
-        "rival": _most_frequent(graded[~correct].assign(text=rivals(graded[~correct], questions))),
-        "right": _most_frequent(graded[correct]),
-        "wrong": _most_frequent(graded[~correct]),
+        "gold": asked[["question_id"]].assign(answer=[list(a)[0] for a in asked["answers"]]),
+        "rival": _most_frequent(named[named["text"] != ""]),
+        "right": _most_frequent(whole[whole["correct"]]),
+        "wrong": _most_frequent(whole[~whole["correct"]]),
     }
     if samples_after is not None:
         parts["after"] = _most_frequent(samples_after[samples_after["finish"] == "stop"])
@@ -81,7 +85,7 @@ def mass_shift(texts, scores_before, scores_after, n_boot: int = 2000, seed: int
     """Change of log-probability (nats, after minus before) of each kind of text.
 
     texts: from answers_to_score; scores: question_id, answer, logprob. Frame of kind, value, low, high, n,
-    and before, after: the geometric mean probability of a text of that kind.
+    and before, after: the mean log-probability of a text of that kind.
     """
     on = ["question_id", "answer"]
     table = texts.merge(scores_before[[*on, "logprob"]], on=on)
@@ -90,7 +94,7 @@ def mass_shift(texts, scores_before, scores_after, n_boot: int = 2000, seed: int
     rows = []
     for kind, part in table.groupby("kind", sort=False):
         low, high = bootstrap(part["change"], n_boot=n_boot, seed=seed)
-        ends = np.exp(part[["logprob_before", "logprob_after"]].mean())
+        ends = part[["logprob_before", "logprob_after"]].mean()
         rows.append((kind, part["change"].mean(), low, high, len(part), *ends))
     return pd.DataFrame(rows, columns=["kind", "value", "low", "high", "n", "before", "after"])
 
@@ -150,15 +154,18 @@ def style(n_boot: int = 2000, seed: int = 0, **samples: pd.DataFrame) -> pd.Data
     return pd.DataFrame(rows, columns=["when", "measure", "value", "low", "high", "n"])
 
 
-def style_repairs(greedy_before: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> dict:
-    """Share of the repaired questions whose answer before was a matter of format: value, low, high, n.
+def repaired_from(greedy_before, before, after, questions) -> pd.DataFrame:
+    """What the wrong greedy answers before were like: frame of who, measure, value, low, high, n (Wilson).
 
-    Format: the answer abstained, hedged, was empty or was cut. The rest gave a whole, single, wrong answer.
+    who: repaired or unrepaired; before, after: grades with one answer a question. measure: names_other (states
+    another answer of the same relation: a wrong fact rather than a matter of format), and the marks of mark_style.
     """
     both = pair(before, after)
-    repaired = both.loc[~both["before"] & both["after"], "question_id"]
-    marked = mark_style(greedy_before[greedy_before["question_id"].isin(repaired)])
-    count = int(marked[["abstains", "hedges", "empty", "cut"]].any(axis=1).sum())
-    low, high = wilson(count, len(marked))
-    value = count / len(marked) if len(marked) else np.nan
-    return {"value": value, "low": low, "high": high, "n": len(marked)}
+    marked = mark_style(greedy_before).assign(names_other=rivals(greedy_before, questions) != "")
+    marked = marked.merge(both[~both["before"]], on="question_id")
+    rows = []
+    for who, part in (("repaired", marked[marked["after"]]), ("unrepaired", marked[~marked["after"]])):
+        for measure in ("names_other", "abstains", "hedges", "empty", "cut"):
+            value = part[measure].mean() if len(part) else np.nan
+            rows.append((who, measure, value, *wilson(part[measure].sum(), len(part)), len(part)))
+    return pd.DataFrame(rows, columns=["who", "measure", "value", "low", "high", "n"])

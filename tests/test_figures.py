@@ -20,6 +20,7 @@ def estimates(**columns):
 
 ACCURACY = estimates(policy=list(figures.POLICY), value=np.linspace(0.2, 0.6, 7))
 CURVES = estimates(when=["before"] * 3 + ["after"] * 3, k=[1, 2, 4] * 2, value=[0.2, 0.3, 0.4, 0.5, 0.6, 0.65])
+GREEDY = estimates(when=["before", "after"], value=[0.25, 0.3])
 STRATA = estimates(when=["before"] * 4 + ["after"] * 4, stratum=list(figures.STRATUM) * 2, value=[0.25] * 8)
 FLIPS = estimates(
     direction=["repair", "damage"] * 4, stratum=np.repeat(list(figures.STRATUM), 2), value=np.linspace(0.1, 0.9, 8)
@@ -44,7 +45,7 @@ LOG = pd.DataFrame({
 DRAWN = {
     "accuracy": (lambda ax: figures.plot_accuracy(ACCURACY, ax), {}, ACCURACY),
     "training": (lambda ax: figures.plot_training_curves(LOG, ax), {"columns": 3, "rows": 2}, LOG),
-    "pass_at_k": (lambda ax: figures.plot_pass_at_k(CURVES, ax), {}, CURVES),
+    "pass_at_k": (lambda ax: figures.plot_pass_at_k(CURVES, ax, GREEDY), {}, CURVES),
     "strata": (lambda ax: figures.plot_accessibility_strata(STRATA, ax), {}, STRATA),
     "flips": (lambda ax: figures.plot_repair_damage(FLIPS, ax, FLIPS), {"columns": 2}, FLIPS),
     "resampling": (lambda ax: figures.plot_resampling(AGAIN, ax), {"columns": 2}, AGAIN),

@@ -8,8 +8,13 @@ from lib import mass
 
 QUESTIONS = pd.DataFrame({
     "question_id": ["a", "b"], "question": ["In which country is Lyon?", "In which country is Porto?"],
-    "answers": [["France", "French Republic"], ["Portugal"]],
+    "answers": [["France", "French Republic"], ["Portugal"]], "relation": "city_country",
 })  # fmt: skip
+TRAIN = [("In which country is Turin?", "Italy"), ("In which country is Cadiz?", "Spain"), ("Its symbol?", "In")]
+EVERY = pd.concat([QUESTIONS, pd.DataFrame([
+    {"question_id": f"t{i}", "question": q, "answers": [a], "relation": "city_country"}
+    for i, (q, a) in enumerate(TRAIN)
+])], ignore_index=True)  # fmt: skip
 
 
 def drawn(rows: dict, policy="base"):
@@ -24,7 +29,8 @@ def drawn(rows: dict, policy="base"):
 
 
 BEFORE = drawn({
-    "a": [("Spain", False), ("Italy", False), ("Italy", False), ("France", True), ("It is France.", True)],
+    "a": [("Spain", False), ("It is in Italy.", False), ("It is in Italy.", False), ("France", True),
+          ("It is France.", True)],
     "b": [("Spain", False), ("Brazil", False), ("Italy", None), ("Italy", None), ("", False)],
 })  # fmt: skip
 AFTER = drawn({
@@ -34,16 +40,34 @@ AFTER = drawn({
 
 
 def test_texts_are_the_gold_and_the_policys_own():
-    texts = mass.answers_to_score(QUESTIONS, *BEFORE, AFTER[0]).set_index(["question_id", "kind"])["answer"]
-    assert texts["a"].to_dict() == {"gold": "France", "right": "France", "wrong": "Italy", "after": "France"}
+    texts = mass.answers_to_score(EVERY, *BEFORE, AFTER[0]).set_index(["question_id", "kind"])["answer"]
+    assert texts["a"].to_dict() == {
+        "gold": "France", "rival": "Italy", "right": "France", "wrong": "It is in Italy.", "after": "France"
+    }  # fmt: skip
     # Italy was never judged, Spain came before Brazil, and nothing right was sampled
-    assert texts["b"].to_dict() == {"gold": "Portugal", "wrong": "Spain", "after": "Portugal"}
+    assert texts["b"].to_dict() == {"gold": "Portugal", "rival": "Spain", "wrong": "Spain", "after": "Portugal"}
+
+
+def test_a_cut_text_names_a_rival_but_is_not_scored_itself():
+    samples, grades = drawn({"a": [("Spain", False), ("Italy is", False), ("Italy is", False)]})
+    samples.loc[1:, "finish"] = "length"
+    texts = mass.answers_to_score(EVERY, samples, grades).set_index("kind")["answer"]
+    assert texts.to_dict() == {"gold": "France", "rival": "Italy", "wrong": "Spain"}
+
+
+def test_rivals_are_other_answers_of_the_relation_first_named():
+    texts = ["It is in Spain or Italy.", "France", "in Lyon", "The ITALY, Portugal", "Spaniards", "Chad"]
+    samples = pd.DataFrame({"question_id": "a", "text": texts})
+    assert mass.rivals(samples, EVERY).tolist() == ["Spain", "", "", "Italy", "", ""]
+    assert mass.rivals(samples, EVERY.assign(relation=None)).tolist() == [""] * 6
+    asked = EVERY.assign(question=EVERY["question"] + " Not Spain?")
+    assert mass.rivals(samples, asked).tolist()[0] == "Italy"
 
 
 def test_each_distinct_text_is_scored_once():
     texts = mass.answers_to_score(QUESTIONS, *BEFORE, AFTER[0])
     scored = mass.to_score(QUESTIONS, texts).set_index("question_id")["answers"]
-    assert scored.to_dict() == {"a": ["France", "Italy"], "b": ["Portugal", "Spain"]}
+    assert scored.to_dict() == {"a": ["France", "It is in Italy."], "b": ["Portugal", "Spain"]}
 
 
 def test_mass_shift_is_after_minus_before_by_kind():
@@ -54,11 +78,11 @@ def test_mass_shift_is_after_minus_before_by_kind():
     table = mass.mass_shift(texts, before, after, n_boot=100).set_index("kind")
     assert table["value"].to_dict() == {"gold": 3, "right": 3, "wrong": -2}
     assert table["n"].to_dict() == {"gold": 2, "right": 1, "wrong": 2}
-    assert table.loc["wrong", "before"] == pytest.approx(np.exp(-4)) and table.loc["gold", "after"] == np.exp(-1)
+    assert table.loc["wrong", "before"] == -4 and table.loc["gold", "after"] == -1
 
 
 def test_seen_mass_by_text_and_by_answer():
-    table = mass.seen_mass(*BEFORE, n_boot=100, after=AFTER).set_index(["level", "correct", "seen"])["value"]
+    table = mass.seen_mass(QUESTIONS, *BEFORE, n_boot=100, after=AFTER).set_index(["level", "correct", "seen"])["value"]
     for level in ("text", "answer"):
         assert table[level].sum() == pytest.approx(1)
     # a: France right seen, France! new as a text but the same fact, Spain seen, Chad new; b: two new right, one seen
@@ -82,9 +106,13 @@ def test_style_measures_what_it_says():
     assert table.loc["empty", "n"] == 2
 
 
-def test_style_repairs_counts_format_faults_among_the_repaired():
-    texts, before = drawn({"a": [("I don't know", False)], "b": [("Spain", False)], "c": [("Peru", True)]})
-    _, after = drawn({"a": [("France", True)], "b": [("Portugal", True)], "c": [("Peru", True)]})
-    row = mass.style_repairs(texts, before, after)
-    assert row["value"] == 0.5 and row["n"] == 2 and row["low"] < 0.5 < row["high"]
-    assert np.isnan(mass.style_repairs(texts, before, before)["value"])
+def test_repaired_from_tells_wrong_facts_from_format():
+    rows = {"a": [("I don't know", False)], "b": [("It is Spain", False)], "t0": [("It is Peru", True)]}
+    texts, before = drawn(rows | {"t1": [("Italy", False)]})
+    right = {q: [("-", True)] for q in ("a", "b", "t0")}
+    _, after = drawn(right | {"t1": [("-", False)]})
+    table = mass.repaired_from(texts, before, after, EVERY).set_index(["who", "measure"])
+    assert table.loc[("repaired", "names_other"), "value"] == 0.5 == table.loc[("repaired", "abstains"), "value"]
+    assert table.loc[("unrepaired", "names_other"), ["value", "n"]].tolist() == [1, 1]
+    none = mass.repaired_from(texts, before, before, EVERY).set_index(["who", "measure"])
+    assert none.loc[("repaired", "cut"), "n"] == 0 and np.isnan(none.loc[("repaired", "cut"), "value"])

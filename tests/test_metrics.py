@@ -67,6 +67,10 @@ def test_bootstrap_draws_whole_questions_and_gives_bands():
     assert low[1] == pytest.approx(2 * low[0]) and high[1] == pytest.approx(2 * high[0])
 
 
+def test_one_question_has_no_bootstrap_interval():
+    assert np.isnan(metrics.bootstrap([0.6])).all() and np.isnan(metrics.bootstrap([])).all()
+
+
 def test_accuracy_leaves_failures_out_and_counts_them():
     row = metrics.accuracy(grades([True, False, None, True]))
     assert (row["value"], row["n"], row["failed"]) == (pytest.approx(2 / 3), 3, 1)

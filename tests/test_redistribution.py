@@ -100,6 +100,16 @@ def test_regression_to_the_mean_shows_without_training():
     assert zero["value"] == pytest.approx(1 - 0.98**32, abs=0.02) and zero["high"] - zero["low"] < 0.04
 
 
+def test_gain_over_resampling_is_zero_for_the_same_policy_and_not_for_a_better_one():
+    p = np.random.default_rng(0).beta(0.4, 0.9, 300)
+    first = r.accessibility(simulated(p, 16, 1))
+    control, same, better = simulated(p, 16, 2), simulated(p, 16, 3), simulated(np.sqrt(p), 16, 4)
+    none = r.gain_over_resampling(first, control, same, n_boot=300).set_index("stratum").loc["all"]
+    some = r.gain_over_resampling(first, control, better, n_boot=300).set_index("stratum").loc["all"]
+    assert none["low"] < 0 < none["high"] and some["low"] > 0.05
+    assert some["value"] == pytest.approx((np.sqrt(p) - p).mean(), abs=0.02) and some["n"] == 300
+
+
 def test_pass_curves_name_their_samples():
     curves = r.pass_curves(n_boot=100, before=simulated([0.1] * 20, 8, 0), after=simulated([0.6] * 20, 8, 1))
     wide = curves.pivot(index="k", columns="when", values="value")
