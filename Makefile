@@ -80,8 +80,8 @@ $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 $(OUT)/01_data.ipynb: $(PROFILE)
 $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_baselines.ipynb: $(OUT)/02_dedup.ipynb
-$(OUT)/04_grpo.ipynb: $(OUT)/02_dedup.ipynb
-$(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb: $(OUT)/03_baselines.ipynb $(OUT)/04_grpo.ipynb
+$(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
+$(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb: $(OUT)/04_grpo.ipynb
 
 smoke:  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
 	@rm -rf $(OUTPUTS)/smoke

@@ -76,7 +76,6 @@ class Sampling(Section):
     votes: Count
     cot_new_tokens: Count
     rows: Count
-    backend: Literal["torch", "vllm"] = "torch"
 
 
 class Training(Section):
@@ -120,8 +119,8 @@ class Tuning(Training):
 class Attribution(Section):
     steps: Count
     strata: dict[str, tuple[Share, Share]]
-    test_questions: Count | None = None
     random_subsets: Count = 1
+    leave_out: bool = False
 
 
 class Profile(Section):

@@ -196,6 +196,19 @@ def plot_gain_shares(frame: pd.DataFrame, ax):
     return ax
 
 
+def plot_first_hits(frame: pd.DataFrame, ax):
+    """Share of questions at zero with a right rollout by each step (step, value, low, high, expected)."""
+    colour = POLICY["grpo"]
+    ax.plot(frame["step"], frame["value"], color=colour, marker="D", markersize=2.5, label="in training")
+    ax.fill_between(frame["step"], frame["low"], frame["high"], color=colour, alpha=0.2, linewidth=0)
+    ax.plot(frame["step"], frame["expected"], color="black", linestyle=":", label="by luck")
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("step")
+    ax.set_ylabel("questions at zero with a hit")
+    legend_above(ax)
+    return ax
+
+
 def plot_finding(accuracy: pd.DataFrame, curves: pd.DataFrame, flips: pd.DataFrame, axes):
     """The finding in three panels: accuracy by method, pass@k before and after, repair and damage by stratum."""
     plot_accuracy(accuracy, axes[0])

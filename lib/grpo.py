@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from zlib import crc32
 
@@ -30,7 +31,7 @@ from lib.prompts import direct, render
 from lib.runs import run_folder, write_text
 from lib.sampling import decode
 from lib.trie import share_prefixes
-from lib.tuning import Watch, last_checkpoint
+from lib.tuning import Watch, finished, last_checkpoint
 
 CURVES = {  # TRL's names of what the curves show
     "reward": "reward",
@@ -106,7 +107,7 @@ class Evaluation(Watch):
     """Greedy validation accuracy and KL every few steps; keeps the best weights, the log, and an eye on collapse."""
 
     def __init__(self, work: Path, profile: Profile, validation: pd.DataFrame, keep_steps: tuple[int, ...]):
-        super().__init__("grpo", work)
+        super().__init__("grpo", work / "work")
         self.work, self.profile, self.validation, self.keep_steps = work, profile, validation, keep_steps
         self.log, self.rollouts = work / "log.jsonl", work / "rollouts.jsonl"
         self.policy = self.reference = None  # Policies, set when the trainer stands
@@ -241,10 +242,10 @@ def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), p
 
     It holds `last/` and, with validation questions, `best/` (weights and tokenizer), `step<k>/` for each k of
     `keep_steps`, log.jsonl (one row a step) and rollouts.jsonl (step, question_id, hits, n). A killed call goes
-    on from its last checkpoint, a finished one (`done`) returns at once.
+    on from its last checkpoint, a finished one (`budget.json`) returns at once.
     """
     folder = Path(folder)
-    if (folder / "done").exists():
+    if finished(folder):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     reference = Policy(copy.deepcopy(policy.model).eval(), policy.tokenizer, policy.stops) if policy else None
@@ -286,7 +287,11 @@ def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), p
     if trainer.is_world_process_zero():
         save_weights(watch.policy, folder / "last", {"step": trainer.state.global_step})
         shutil.rmtree(folder / "work", ignore_errors=True)
-        write_text(folder / "done", f"{trainer.state.global_step} steps in {watch.seconds():.0f} s\n")
+        done, rollouts = trainer.state.global_step, read_rollouts(folder)
+        budget = {"method": "grpo", "examples": int(rollouts["n"].sum()),
+                  "questions": int(rollouts["question_id"].nunique()), "epochs": len(rollouts) / len(train),
+                  "steps": done, "seconds": watch.seconds()}  # fmt: skip
+        write_text(folder / "budget.json", json.dumps(budget, indent=1) + "\n")
     trainer.accelerator.wait_for_everyone()
     return folder
 
@@ -326,6 +331,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--subset", help="train on this subset of 06_attribution/subsets.parquet only")
     args = parser.parse_args()
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # TRL sets it
     profile = load_profile(args.run, args.model, args.dataset)
     here = run_folder(args.run, profile.model, profile.dataset, args.seed)
     questions = pd.read_parquet(here / "02_dedup" / "questions.parquet")
@@ -342,7 +348,7 @@ def main() -> None:
         validation = questions[questions["split"] == "validation"]
         steps = training_steps(profile, len(train))
         keep = {min(profile.attribution.steps, steps)}
-        train_grpo(profile, train, validation, here / "04_grpo" / "run", args.seed, steps, keep)
+        train_grpo(profile, train, validation, here / "04_grpo", args.seed, steps, keep)
 
 
 if __name__ == "__main__":

@@ -171,16 +171,17 @@ def train_dpo(profile: Profile, questions, samples, grades, folder, seed: int, p
     return _train("dpo", profile, pairs, folder, seed, policy)
 
 
-def train_apart(method: str, folder: Path, run: str, model=None, dataset=None, seed=0, launch=None) -> dict:
-    """The budget of `method`, trained in its own process so that its memory is given back; prints its log.
+def train_apart(method, folder: Path, run, model=None, dataset=None, seed=0, launch=None, subset=None) -> dict:
+    """The budget of `method` (or `grpo`), trained in its own process so that its memory is given back; prints its log.
 
-    `launch` is the profile's launcher, such as `accelerate launch`. Raises RuntimeError with the last lines
-    when the process fails. Nothing is started for weights that are finished.
+    `launch` is the profile's launcher, such as `accelerate launch`; `subset` a training subset of lib.attribution.
+    Raises RuntimeError with the last lines when the process fails. Nothing is started for weights that are finished.
     """
     if not finished(folder):
-        options = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
+        options = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed, "--subset": subset}
+        module = ["lib.grpo"] if method == "grpo" else ["lib.tuning", method]
         given = [str(part) for option in options.items() if option[1] is not None for part in option]
-        command = [*(shlex.split(launch) if launch else [sys.executable]), "-m", "lib.tuning", method, *given]
+        command = [*(shlex.split(launch) if launch else [sys.executable]), "-m", *module, *given]
         lines = []
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             for line in process.stdout:
