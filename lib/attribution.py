@@ -64,7 +64,7 @@ def against(reference: pd.DataFrame, subsets: dict[str, pd.DataFrame], n_boot: i
 def trace(rollouts: pd.DataFrame, access: pd.DataFrame) -> pd.DataFrame:
     """The course of every training question: question_id, stratum, draws, hits, first_hit (step, or nan).
 
-    rollouts: step, question_id, hits, n (lib.grpo.read_rollouts); access: pre-RL accessibility.
+    rollouts: step, question_id, hits, n (lib.training.read_rollouts); access: pre-RL accessibility.
     """
     totals = rollouts.groupby("question_id").agg(draws=("n", "sum"), hits=("hits", "sum"))
     first = rollouts[rollouts["hits"] > 0].groupby("question_id")["step"].min().rename("first_hit")

@@ -8,6 +8,7 @@ together, shared prefixes run once, and groups without signal may be skipped.
 
 import argparse
 import copy
+import gc
 import json
 import os
 import shutil
@@ -29,9 +30,10 @@ from lib.metrics import wilson
 from lib.models import Policy, load_policy, make_policy
 from lib.prompts import direct, render
 from lib.runs import run_folder, write_text
-from lib.sampling import decode
+from lib.sampling import answer_logprobs, decode
+from lib.training import finished, read_lines, read_rollouts, schedule, training_steps
 from lib.trie import share_prefixes
-from lib.tuning import Watch, finished, last_checkpoint
+from lib.tuning import Watch, last_checkpoint
 
 CURVES = {  # TRL's names of what the curves show
     "reward": "reward",
@@ -40,23 +42,6 @@ CURVES = {  # TRL's names of what the curves show
     "grad_norm": "grad_norm",
     "loss": "loss",
 }
-
-
-def schedule(question_ids: list[str], steps: int, per_step: int, seed: int) -> list[str]:
-    """The question of every group, in training order: passes over the questions, each shuffled anew.
-
-    Length steps * per_step; a set smaller than a step comes up more than once in it.
-    """
-    rng = np.random.default_rng(seed)
-    passes = -(-steps * per_step // len(question_ids))
-    order = [question_ids[i] for _ in range(passes) for i in rng.permutation(len(question_ids))]
-    return order[: steps * per_step]
-
-
-def advantages(rewards: list[float]) -> list[float]:
-    """A group's advantages: reward less the mean, over the standard deviation (n - 1) plus 1e-4, as in TRL."""
-    rewards = np.array(rewards)
-    return ((rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)).tolist()
 
 
 class SharedPrefixGRPO(GRPOTrainer):
@@ -154,33 +139,25 @@ class Evaluation(Watch):
         KL is the mean log-ratio of one sampled answer to each of 16 validation questions.
         """
         length, rows = self.profile.sampling.max_new_tokens, self.profile.sampling.rows
+        tokenizer, some = self.policy.tokenizer, self.validation["question_id"].head(16)
+        prompts = [render(tokenizer, direct(q)) for q in self.validation["question"]]
+        keys = [None] * len(prompts) + [crc32(q.encode()) for q in some]
+
+        def draws(i):
+            return None if keys[i] is None else np.random.default_rng(keys[i]).random((1, length))
+
         self.policy.model.eval()
-        prompts = [render(self.policy.tokenizer, direct(q)) for q in self.validation["question"]]
-        answers = [None] * len(prompts)
-        for done in decode(self.policy, prompts, lambda i: None, length, rows):
-            answers[done["index"]] = self.policy.tokenizer.decode(done["ids"][0], skip_special_tokens=True)
+        done = {d["index"]: d for d in decode(self.policy, prompts + prompts[: len(some)], draws, length, rows)}
+        self.policy.model.train()
+        greedy, drawn = [done[i] for i in range(len(prompts))], [done[len(prompts) + i] for i in range(len(some))]
+        answers = [tokenizer.decode(d["ids"][0], skip_special_tokens=True) for d in greedy]
         questions, golds = self.validation["question"].tolist(), [list(a) for a in self.validation["answers"]]
         verdicts = [v for v in make_reward(self.profile.judge)(questions, golds, answers) if v is not None]
         low, high = wilson(int(sum(verdicts)), len(verdicts))
-        some = self.validation.head(16)
-        keys = [crc32(q.encode()) for q in some["question_id"]]
-
-        def draws(i):
-            return np.random.default_rng(keys[i]).random((1, length))
-
-        drawn = list(decode(self.policy, prompts[: len(keys)], draws, length))
-        ratios = [d["logprob"][0] - self.reference_logprob(prompts[d["index"]], d["ids"][0]) for d in drawn]
-        self.policy.model.train()
-        return {"accuracy": sum(verdicts) / len(verdicts), "accuracy_low": low, "accuracy_high": high,
-                "n": len(verdicts), "kl": float(np.mean(ratios))}  # fmt: skip
-
-    @torch.inference_mode()
-    def reference_logprob(self, prompt: list[int], answer: list[int]) -> float:
-        """log P(answer | prompt) under the policy before its first step."""
-        ids = torch.tensor([prompt + answer], device=self.reference.device)
-        logits = self.reference.model(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1].float()
-        target = ids[0, len(prompt) :, None]
-        return float(logits.log_softmax(-1).gather(-1, target).sum())
+        first = answer_logprobs(self.reference, [(prompts[i], d["ids"][0]) for i, d in enumerate(drawn)])
+        kl = float(np.mean([d["logprob"][0] for d in drawn]) - np.mean(first))
+        share = sum(verdicts) / len(verdicts)
+        return {"accuracy": share, "accuracy_low": low, "accuracy_high": high, "n": len(verdicts), "kl": kl}
 
     def keep_best(self, step: int, accuracy: float) -> None:
         """Keep these weights when no earlier evaluation was as good."""
@@ -192,12 +169,6 @@ class Evaluation(Watch):
         """Whether this evaluation and the one before it are below half of the best: then training stops."""
         seen = [row["accuracy"] for row in self.rows() if "accuracy" in row]
         return len(seen) > 1 and max(accuracy, seen[-1]) < max(seen) / 2
-
-
-def read_lines(path: Path) -> list[dict]:
-    """The records of a JSON lines file, without a torn last one; none when it is not there."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
 def save_weights(policy: Policy, folder: Path, facts: dict | None = None) -> Path:
@@ -307,48 +278,32 @@ def check_prompt(trainer, policy: Policy, row: dict) -> None:
         raise ValueError(f"{row['question_id']}: its own gold answer earns no reward")
 
 
-def training_steps(profile: Profile, questions: int) -> int:
-    """The number of GRPO steps: as given, or `epochs` passes over the questions in whole steps."""
-    grpo = profile.grpo
-    return grpo.steps or max(1, int(grpo.epochs * questions / grpo.questions_per_step))
-
-
-def read_log(folder: Path) -> pd.DataFrame:
-    """The training log: one row a step (0 = before training); evaluation columns are null between evaluations."""
-    return pd.DataFrame(read_lines(Path(folder) / "log.jsonl"))
-
-
-def read_rollouts(folder: Path) -> pd.DataFrame:
-    """One row a group: step, question_id, hits (correct rollouts), n."""
-    return pd.DataFrame(read_lines(Path(folder) / "rollouts.jsonl"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a run's policy with GRPO, on all or some of its questions.")
+    parser.add_argument("subsets", nargs="*", default=["full"], help="names in 06_attribution/subsets.parquet, or full")
     parser.add_argument("--run", default="laptop")
     parser.add_argument("--model")
     parser.add_argument("--dataset")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--subset", help="train on this subset of 06_attribution/subsets.parquet only")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # TRL sets it
     profile = load_profile(args.run, args.model, args.dataset)
     here = run_folder(args.run, profile.model, profile.dataset, args.seed)
     questions = pd.read_parquet(here / "02_dedup" / "questions.parquet")
     train = questions[questions["split"] == "train"]
-    if args.subset:
-        subsets = pd.read_parquet(here / "06_attribution" / "subsets.parquet")
-        ids = subsets.loc[subsets["subset"] == args.subset, "question_id"]
-        train = train[train["question_id"].isin(ids)]
-        train_grpo(
-            profile, train, questions.head(0), here / "06_attribution" / args.subset, args.seed,
-            profile.attribution.steps,
-        )  # fmt: skip
-    else:
-        validation = questions[questions["split"] == "validation"]
-        steps = training_steps(profile, len(train))
-        keep = {min(profile.attribution.steps, steps)}
-        train_grpo(profile, train, validation, here / "04_grpo", args.seed, steps, keep)
+    for subset in args.subsets:
+        if subset == "full":
+            validation = questions[questions["split"] == "validation"]
+            steps = training_steps(profile, len(train))
+            keep = {min(profile.attribution.steps, steps)}
+            train_grpo(profile, train, validation, here / "04_grpo", args.seed, steps, keep)
+        else:
+            subsets = pd.read_parquet(here / "06_attribution" / "subsets.parquet")
+            ids = subsets.loc[subsets["subset"] == subset, "question_id"]
+            some, folder = train[train["question_id"].isin(ids)], here / "06_attribution" / subset
+            print(f"{subset}: {len(some)} questions", flush=True)
+            train_grpo(profile, some, questions.head(0), folder, args.seed, profile.attribution.steps)
+        gc.collect()  # a trainer and its model refer to each other
 
 
 if __name__ == "__main__":

@@ -283,6 +283,18 @@ def _finished(log: Path | None, ids: list[str]) -> dict[str, dict]:
 
 
 @torch.inference_mode()
+def answer_logprobs(policy: Policy, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
+    """log P(answer | prompt), in nats, of each (prompt, answer) pair of token ids, in one packed pass."""
+    trie = Trie([prompt + answer for prompt, answer in pairs], policy.device)
+    hidden = packed_hidden(policy.model.base_model, trie.tokens, trie.depths, trie)
+    found = []
+    for (prompt, answer), nodes in zip(pairs, trie.nodes, strict=True):
+        logits = policy.model.get_output_embeddings()(hidden[nodes[len(prompt) - 1 : -1]]).float()
+        target = torch.tensor(answer, device=logits.device)
+        found.append(float(logits.log_softmax(-1).gather(-1, target[:, None]).sum()))
+    return found
+
+
 def score(policy: Policy, questions: pd.DataFrame, batch: int = 16, prompt=direct) -> pd.DataFrame:
     """log P(answer and end of text | question) of each answer in `answers`: question_id, answer, logprob, tokens.
 
@@ -292,21 +304,14 @@ def score(policy: Policy, questions: pd.DataFrame, batch: int = 16, prompt=direc
     found = []
     for start in range(0, len(questions), batch):
         part = questions.iloc[start : start + batch]
-        rows, spans, keys = [], [], []
+        pairs, keys = [], []
         for question_id, question, answers in zip(part.question_id, part.question, part.answers, strict=True):
             head = render(policy.tokenizer, prompt(question))
             for answer in answers:
-                tail = policy.tokenizer(answer, add_special_tokens=False)["input_ids"] + [end]
-                rows.append(head + tail)
-                spans.append((len(head), len(head) + len(tail)))
+                pairs.append((head, policy.tokenizer(answer, add_special_tokens=False)["input_ids"] + [end]))
                 keys.append((question_id, answer))
-        trie = Trie(rows, policy.device)
-        hidden = packed_hidden(policy.model.base_model, trie.tokens, trie.depths, trie)
-        for row, (a, b), nodes, key in zip(rows, spans, trie.nodes, keys, strict=True):
-            logits = policy.model.get_output_embeddings()(hidden[nodes[a - 1 : b - 1]]).float()
-            target = torch.tensor(row[a:b], device=logits.device)
-            logprob = logits.log_softmax(-1).gather(-1, target[:, None]).sum()
-            found.append((*key, float(logprob), b - a))
+        logprobs = answer_logprobs(policy, pairs)
+        found += [(*key, x, len(tail)) for key, x, (_, tail) in zip(keys, logprobs, pairs, strict=True)]
     return pd.DataFrame(found, columns=["question_id", "answer", "logprob", "tokens"])
 
 

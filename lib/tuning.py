@@ -6,12 +6,10 @@ last checkpoint; finished weights are loaded, never trained again.
 """
 
 import argparse
+import gc
 import json
 import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -26,9 +24,9 @@ from lib.config import Profile, Tuning, load_profile
 from lib.examples import completion_dataset, dpo_pairs, pair_dataset, rft_rows, sft_rows, token_counts
 from lib.models import Policy, load_policy
 from lib.runs import run_folder, write_text
+from lib.training import METHODS, finished
 from lib.trie import share_prefixes
 
-METHODS = ("sft", "rft", "dpo")
 SAVE_STEPS = 20  # a checkpoint with Adam's state is three times the weights: rare enough to be cheap
 
 
@@ -52,6 +50,10 @@ class Watch(TrainerCallback):
 
     def seconds(self) -> float:
         return self.before + time.monotonic() - self.began
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_save = False  # the weights are written whole at once
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -84,11 +86,6 @@ def settings(tuning: Tuning, work: Path, seed: int, mixed: bool) -> dict:
         dataloader_pin_memory=False, save_strategy="steps", save_steps=SAVE_STEPS, save_total_limit=1,
         logging_steps=5, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
     )  # fmt: skip
-
-
-def finished(folder: Path | str) -> bool:
-    """Whether `folder` holds whole trained weights: its budget is written last."""
-    return (Path(folder) / "budget.json").exists()
 
 
 def last_checkpoint(work: Path) -> str | None:
@@ -171,31 +168,9 @@ def train_dpo(profile: Profile, questions, samples, grades, folder, seed: int, p
     return _train("dpo", profile, pairs, folder, seed, policy)
 
 
-def train_apart(method, folder: Path, run, model=None, dataset=None, seed=0, launch=None, subset=None) -> dict:
-    """The budget of `method` (or `grpo`), trained in its own process so that its memory is given back; prints its log.
-
-    `launch` is the profile's launcher, such as `accelerate launch`; `subset` a training subset of lib.attribution.
-    Raises RuntimeError with the last lines when the process fails. Nothing is started for weights that are finished.
-    """
-    if not finished(folder):
-        options = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed, "--subset": subset}
-        module = ["lib.grpo"] if method == "grpo" else ["lib.tuning", method]
-        given = [str(part) for option in options.items() if option[1] is not None for part in option]
-        command = [*(shlex.split(launch) if launch else [sys.executable]), "-m", *module, *given]
-        lines = []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                print(lines[-1], flush=True)
-        if process.returncode or not finished(folder):
-            last = " | ".join(lines[-3:])
-            raise RuntimeError(f"{method} ended with code {process.returncode} and no whole weights: {last}")
-    return json.loads((Path(folder) / "budget.json").read_text())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train one baseline of a run from its tables.")
-    parser.add_argument("method", choices=METHODS)
+    parser = argparse.ArgumentParser(description="Train baselines of a run from its tables.")
+    parser.add_argument("methods", nargs="+", choices=METHODS)
     parser.add_argument("--run", default="laptop")
     parser.add_argument("--model")
     parser.add_argument("--dataset")
@@ -205,11 +180,12 @@ def main() -> None:
     profile = load_profile(args.run, args.model, args.dataset)
     here = run_folder(args.run, profile.model, profile.dataset, args.seed)
     questions = pd.read_parquet(here / "02_dedup" / "questions.parquet")
-    stage, tables = here / "03_baselines", ()
-    if args.method != "sft":
-        tables = [pd.read_parquet(stage / f"{table}_base_train.parquet") for table in ("samples", "grades")]
-    train = {"sft": train_sft, "rft": train_rft, "dpo": train_dpo}[args.method]
-    train(profile, questions, *tables, stage / args.method, args.seed)
+    stage, trainings = here / "03_baselines", {"sft": train_sft, "rft": train_rft, "dpo": train_dpo}
+    for method in args.methods:
+        names = [] if method == "sft" else ["samples", "grades"]
+        tables = [pd.read_parquet(stage / f"{name}_base_train.parquet") for name in names]
+        trainings[method](profile, questions, *tables, stage / method, args.seed)
+        gc.collect()  # a trainer and its model refer to each other
 
 
 if __name__ == "__main__":

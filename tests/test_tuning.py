@@ -16,6 +16,7 @@ from lib import tuning
 from lib.config import Tuning, load_profile
 from lib.examples import completion_dataset, dpo_pairs, encode, pair_dataset, rft_rows, sft_rows, token_counts
 from lib.models import load_policy, make_policy
+from lib.training import finished, train_apart
 from lib.trie import share_prefixes
 
 TEMPLATE = (
@@ -207,7 +208,7 @@ def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(method, p
     monkeypatch.setattr(tuning.Watch, "on_step_end", interrupt_at(3))
     with pytest.raises(KeyboardInterrupt):
         train("broken")
-    assert not tuning.finished(tmp_path / "broken")
+    assert not finished(tmp_path / "broken")
     monkeypatch.undo()
     assert tuning.last_checkpoint(tmp_path / "broken.work").endswith("checkpoint-2")
     resumed = train("broken")
@@ -250,13 +251,16 @@ def test_impossible_settings_and_empty_tables_are_refused(profile, policy, tmp_p
 
 
 def test_the_launcher_is_honoured_and_failure_is_told(tmp_path, capsys):
-    with pytest.raises(
-        RuntimeError, match="code 0 and no whole weights: launched -m lib.tuning sft --run tiny --seed 3"
-    ):
-        tuning.train_apart("sft", tmp_path, "tiny", seed=3, launch="echo launched")
+    sft, rft = {"sft": tmp_path / "sft"}, {"rft": tmp_path / "rft"}
+    told = r"code 0, \['sft'\] not whole: launched -m lib.tuning sft --run tiny --seed 3"
+    with pytest.raises(RuntimeError, match=told):
+        train_apart("lib.tuning", sft, "tiny", seed=3, launch="echo launched")
     assert "launched" in capsys.readouterr().out
-    (tmp_path / "budget.json").write_text('{"steps": 2}')
-    assert tuning.train_apart("sft", tmp_path, "tiny", launch="false") == {"steps": 2}
+    (tmp_path / "rft").mkdir()
+    (tmp_path / "rft" / "budget.json").write_text('{"steps": 2}')
+    assert train_apart("lib.tuning", rft, "tiny", launch="false") == [{"steps": 2}]  # nothing is started
+    with pytest.raises(RuntimeError, match="code 1"):
+        train_apart("lib.tuning", rft | sft, "tiny", launch="false")
 
 
 @pytest.mark.weights
