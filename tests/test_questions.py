@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lib.config import Data, load_profile
 from lib.facts import allot, atlas
 from lib.questions import QuestionsError, assign_splits, check_splits, complete, group, load_questions
-from lib.sources import HUB, read_answers, read_benchmark, read_file, typical
+from lib.sources import read_answers, read_benchmark, read_file, typical
 from lib.survey import answer_counts, majority_floor, wrong_answers
 from lib.text import holds, normalise, unique
 
@@ -153,6 +153,9 @@ def test_shares_split_a_set():
         assign_splits(frame, data(train=50), 0)
     with pytest.raises(QuestionsError, match="no official test split"):
         assign_splits(frame, data(test="official"), 0)
+    published = frame.assign(dataset="popqa")  # one set: a fifth is the test, and training takes at most the rest
+    counts = assign_splits(published, data(train=100, validation=3, test="official"), 0)["split"].value_counts()
+    assert counts.to_dict() == {"train": 37, "test": 10, "validation": 3}
 
 
 ROWS = pd.DataFrame({"question": ["Who?", "When?"], "answers": [["A", "B"], ["1999"]]})
@@ -235,10 +238,9 @@ def test_mirror_and_its_drift(tmp_path):
 
 
 @pytest.mark.skipif(not MIRROR, reason="set HUB_MIRROR to a mirror of the benchmarks")
-@pytest.mark.parametrize("name, test", [("nq", 3610), ("triviaqa", 11313), ("popqa", 100), ("simpleqa", 100)])
+@pytest.mark.parametrize("name, test", [("nq", 3610), ("triviaqa", 11313), ("popqa", 2580), ("simpleqa", 865)])
 def test_benchmarks_from_the_mirror(name, test):
-    official = len(HUB[name][4]) == 2
-    settings = data(train=1000, validation=100, test="official" if official else test, relations={})
+    settings = data(train=1000, validation=100, test="official", relations={})
     questions = load_questions(profile(dataset=name, hub_mirror=MIRROR, data=settings), 0)
     found = check_splits(questions)
     assert found["questions"]["train"] == 1000 and found["texts_in_two_splits"] == found["ids_twice"] == 0

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny import tiny_policy, word_tokenizer
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lib import tuning
@@ -19,11 +19,6 @@ from lib.models import load_policy, make_policy
 from lib.training import finished, train_apart
 from lib.trie import share_prefixes
 
-TEMPLATE = (
-    "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
-    "{% if add_generation_prompt %}<s> assistant {% endif %}"
-)
-WORDS = "Answer the question with a short answer only . Do not explain system user assistant where is Rome Lima Bern"
 QUESTIONS = pd.DataFrame({
     "question_id": ["q1", "q2", "q3", "t1"],
     "question": ["where is Rome", "where is Lima", "where is Bern", "where is Bari"],
@@ -47,29 +42,12 @@ GRADES = SAMPLES[["question_id", "policy", "sample"]].assign(
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """Whole words, a chat template that adds nothing after a turn, and a padding token that is the end token."""
-    words = [
-        "[UNK]",
-        "<s>",
-        "</s>",
-        *dict.fromkeys([*WORDS.split(), *" ".join(SAMPLES["text"]).split(), "Switzerland"]),
-    ]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="</s>", pad_token="</s>", unk_token="[UNK]",
-        additional_special_tokens=["<s>"], chat_template=TEMPLATE,
-    )  # fmt: skip
+    return word_tokenizer(" ".join(SAMPLES["text"]) + " Switzerland")
 
 
 @pytest.fixture
 def policy(tokenizer):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id, bos_token_id=1, tie_word_embeddings=True,
-    )  # fmt: skip
-    return make_policy(LlamaForCausalLM(config).eval(), tokenizer)
+    return tiny_policy(tokenizer)
 
 
 @pytest.fixture
