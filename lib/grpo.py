@@ -27,7 +27,7 @@ from trl.trainer.utils import split_tensor_dict
 from lib.config import Profile, load_profile
 from lib.judging import judge_answer, make_reward
 from lib.metrics import wilson
-from lib.models import Policy, load_policy, make_policy
+from lib.models import Policy, load_policy, locate, make_policy
 from lib.prompts import direct, render
 from lib.runs import run_folder, write_text
 from lib.sampling import answer_logprobs, decode
@@ -219,7 +219,7 @@ def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), p
     if finished(folder):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    reference = Policy(copy.deepcopy(policy.model).eval(), policy.tokenizer, policy.stops) if policy else None
+    first = policy and Policy(copy.deepcopy(policy.model).eval(), policy.tokenizer, policy.stops)
     policy = policy or load_policy(profile)
     policy.model.float()  # bf16 weights would round updates of this size away
     policy.model.train()
@@ -242,18 +242,21 @@ def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), p
         {"prompt": direct(rows.at[q, "question"]), "question_id": q, "question": rows.at[q, "question"],
          "answers": list(rows.at[q, "answers"])} for q in order
     ]  # fmt: skip
+    config = arguments(profile, steps, folder / "work", seed)
+    if config.beta:  # TRL loads the reference by the model's name: let it be the same revision
+        config.model_init_kwargs = {"revision": locate(profile.models[profile.model])[1]}
     trainer = SharedPrefixGRPO(
-        model=policy.model, reward_funcs=correct, args=arguments(profile, steps, folder / "work", seed),
+        model=policy.model, reward_funcs=correct, args=config,
         train_dataset=Dataset.from_list(data), processing_class=policy.tokenizer, callbacks=[watch],
     )  # fmt: skip
     trainer.skip_zero_variance, trainer.rollout_rows = profile.grpo.skip_zero_variance, profile.sampling.rows
     trainer.remove_callback(PrinterCallback)
     share_prefixes(trainer.model)
     if trainer.ref_model is not None:
-        share_prefixes(trainer.ref_model)
+        first = Policy(share_prefixes(trainer.ref_model), policy.tokenizer, policy.stops)
     check_prompt(trainer, policy, data[0])
     watch.policy = Policy(trainer.model, policy.tokenizer, policy.stops)
-    watch.reference = reference or (load_policy(profile) if len(validation) else None)
+    watch.reference = first or (load_policy(profile) if len(validation) else None)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
     if trainer.is_world_process_zero():
         save_weights(watch.policy, folder / "last", {"step": trainer.state.global_step})

@@ -1,0 +1,121 @@
+"""Profiles: those that are shipped, and what is said about a wrong one."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from lib import config
+from lib.config import PROFILES, ROOT, ProfileError, load_profile
+from lib.models import locate
+
+SHIPPED = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Write the laptop profile with changes to dotted keys (None removes the key); returns its name."""
+    monkeypatch.setattr(config, "PROFILES", tmp_path)
+
+    def write(**changes):
+        values = yaml.safe_load((PROFILES / "laptop.yaml").read_text())
+        for key, value in changes.items():
+            *sections, last = key.split("__")
+            place = values
+            for section in sections:
+                place = place[section]
+            place.pop(last, None) if value is None else place.update({last: value})
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+        return "mine"
+
+    return write
+
+
+def test_four_profiles_are_shipped_and_sound():
+    assert SHIPPED == ["gpu", "laptop", "paper", "smoke"]
+    for name in SHIPPED:
+        profile = load_profile(name)
+        for source in profile.models.values():
+            assert source == "wheel" or locate(source)[1]
+        assert profile.sampling.votes <= 2 * profile.sampling.test_samples
+        assert profile.grpo.steps is None or profile.attribution.steps <= profile.grpo.steps
+
+
+def test_the_paper_profile_holds_what_the_paper_states():
+    paper = load_profile("paper")
+    assert {s.split("@")[0] for s in paper.models.values()} == {
+        "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.1-8B-Instruct", "allenai/OLMo-2-1124-7B-Instruct",
+    }  # fmt: skip
+    grpo = paper.grpo
+    assert (grpo.learning_rate, grpo.questions_per_step, grpo.epochs, grpo.beta) == (1e-6, 128, 8, 0.001)
+    assert (grpo.epsilon, grpo.num_generations) == (0.2, 5)
+    assert (paper.judge.kind, paper.judge.model) == ("llm", "Qwen/Qwen2.5-72B-Instruct")
+    assert (paper.data.train, paper.data.test, paper.sampling.train_samples) == (10_000, "official", 128)
+
+
+def test_every_value_of_the_paper_s_protocol_has_its_mark():
+    text = (PROFILES / "paper.yaml").read_text()
+    for section in ("grpo", "sampling", "data"):
+        block = re.search(rf"^{section}:\n((?:  .*\n)+)", text, flags=re.MULTILINE)[1]
+        assert [line for line in block.splitlines() if not re.search(r"#.*(\[[SI?]\]|only)", line)] == []
+
+
+def test_unknown_names_list_the_allowed_ones(written):
+    with pytest.raises(ProfileError, match="unknown profile 'nope'; allowed: mine"):
+        written()
+        load_profile("nope")
+    with pytest.raises(ProfileError, match=r"mine.yaml: unknown model 'big'; allowed: smollm2-135m"):
+        load_profile(written(), model="big")
+    with pytest.raises(ProfileError, match=r"unknown dataset 'sq'; allowed: atlas, nq, triviaqa, popqa, simpleqa"):
+        load_profile(written(), dataset="sq")
+    with pytest.raises(ProfileError, match=r"mine.yaml: unknown key `grpo.lr`; allowed: .*learning_rate"):
+        load_profile(written(grpo__lr=1))
+    with pytest.raises(ProfileError, match=r"unknown relation \['city'\]; allowed: city_country"):
+        load_profile(written(data__relations={"city": 1.0}))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"grpo__learning_rate": "fast"}, "`grpo.learning_rate` = 'fast'"),
+        ({"grpo__learning_rate": "1e-6x"}, "`grpo.learning_rate`"),
+        ({"grpo__num_generations": 1}, "`grpo.num_generations` = 1: .*greater than or equal to 2"),
+        ({"sampling__train_samples": 0}, "`sampling.train_samples` = 0"),
+        ({"dedup__similarity": 1.5}, "`dedup.similarity` = 1.5"),
+        ({"judge__kind": "magic"}, "`judge.kind` = 'magic': .*'exact', 'alias' or 'llm'"),
+        ({"judge__kind": "llm"}, "a judge of kind `llm` needs `model`"),
+        ({"grpo__epochs": 1.0}, "exactly one of `steps` and `epochs`"),
+        ({"grpo__steps": None}, "exactly one of `steps` and `epochs`"),
+        ({"grpo__micro_batch": 7}, "a multiple of `num_generations`"),
+        ({"grpo__micro_batch": 50}, "must divide questions_per_step"),
+        ({"grpo__beta": 0.1}, "exact only at `beta: 0`"),
+        ({"models": {"a/b": "wheel"}}, "a name becomes a folder"),
+        ({"dtype": "float16"}, "`dtype` = 'float16'"),
+        ({"sft": None}, "`sft`"),
+    ],
+)
+def test_impossible_values_name_file_and_key(written, changes, said):
+    with pytest.raises(ProfileError, match="mine.yaml: .*" + said):
+        load_profile(written(**changes))
+
+
+def test_a_file_that_is_no_mapping(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "PROFILES", tmp_path)
+    for text, said in (("- a", "expected a mapping"), ("a: [", "not valid YAML"), ("", "expected a mapping")):
+        (tmp_path / "odd.yaml").write_text(text)
+        with pytest.raises(ProfileError, match=said):
+            load_profile("odd")
+
+
+def test_the_mirror_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("HUB_MIRROR", "/somewhere")
+    assert load_profile("laptop").hub_mirror == "/somewhere"
+
+
+def test_the_command_ends_in_one_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.config", "laptop", "big"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "unknown model 'big'" in done.stderr
