@@ -50,8 +50,10 @@ def embed(texts: list[str]) -> np.ndarray:
 
 
 def content(questions: pd.DataFrame) -> list[set[str]]:
-    """The words of each question and its first answer, without those of more than 2 % of questions (and RARE)."""
-    texts = questions["question"] + " " + questions["answers"].str[0]
+    """The words of each question, its answers and its subject's names, without those of more than 2 % (and RARE)."""
+    texts = questions["question"] + " " + questions["answers"].map(" ".join)
+    if "names" in questions:
+        texts += " " + questions["names"].map(" ".join)
     words = [set(normalise(text.replace("-", " ")).split()) for text in texts]
     count = Counter(w for one in words for w in one)
     common = {w for w, n in count.items() if n > max(RARE, 0.02 * len(questions))}
@@ -64,8 +66,8 @@ def candidates(train: pd.DataFrame, test: pd.DataFrame, neighbours: int, similar
     Three ways in, joined with `+` in `why`: `similar`: among the `neighbours` nearest by cosine of question +
     answer, at least `similarity`; `answer`: the same normalised answer and a shared content word, the SAME_ANSWER
     most similar (the answer alone would pair all cities of a country); `entity`: a shared word that at most
-    RARE questions hold, in question or answer, so that a reversed question is found; the `neighbours` most
-    similar. Exact cosines, in chunks.
+    RARE questions hold, in question, answers or the subject's other names, so that a reversed question and another
+    name are found; the `neighbours` most similar. Exact cosines, in chunks.
     """
     both = pd.concat([test, train], ignore_index=True)
     vectors = np.asarray(embed((both["question"] + " " + both["answers"].str[0]).tolist()), dtype=np.float32)
