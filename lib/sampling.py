@@ -22,6 +22,7 @@ from lib.prompts import direct, render
 from lib.runs import write_table
 from lib.trie import Trie, grouped_attention, packed_hidden
 
+PREFILL = 64  # prompts of one prefill
 VOCABULARY_BLOCK = 256  # tokens summed together before a draw looks inside
 COLUMNS = ["question_id", "policy", "sample", "text", "tokens", "logprob", "finish"]
 
@@ -102,8 +103,9 @@ def decode(policy: Policy, prompts: list[list[int]], draws, max_new_tokens: int,
     while waiting or live:
         room = rows - sum(len(q.tokens) for q in live)
         if waiting and room > rows // 4:
-            width = 1 if live == [] and draws(waiting[-1]) is None else 4
-            batch = [waiting.pop() for _ in range(min(len(waiting), max(1, room // width), 64))]
+            numbers = draws(waiting[-1])
+            width = 1 if numbers is None else len(numbers)  # as many prefixes as samples, at most
+            batch = [waiting.pop() for _ in range(min(len(waiting), max(1, room // width), PREFILL))]
             admitted = _prefill(policy, prompts, batch, draws)
             hidden = torch.cat([h for _, h in admitted])
             questions = [q for q, _ in admitted]
@@ -151,9 +153,10 @@ def _prefill(policy, prompts, batch, draws) -> list[tuple[Question, torch.Tensor
 def _draw(policy, hidden, questions, max_new_tokens) -> None:
     """Draw every live sample's next token and regroup the samples by the prefixes they now share."""
     logits = policy.model.get_output_embeddings()(hidden).float()  # (N, V)
-    log_z = logits.logsumexp(-1, keepdim=True)
-    probs = torch.exp(logits - log_z)
-    entropy = (log_z[:, 0] - (probs * logits).sum(-1)).tolist()
+    probs = logits.softmax(-1)
+    top, best = logits.max(-1)  # (N,)
+    log_z = top - probs.gather(-1, best[:, None])[:, 0].log()
+    entropy = (log_z - torch.bmm(probs[:, None], logits[:, :, None])[:, 0, 0]).tolist()
     node, numbers = [], []
     for question in questions:
         for prefix in question.prefixes:
@@ -161,7 +164,7 @@ def _draw(policy, hidden, questions, max_new_tokens) -> None:
             node += [row] * len(prefix)
             step = len(question.ids[prefix[0]])
             numbers += [question.draws[s, min(step, question.draws.shape[1] - 1)] for s in prefix]
-    tokens, logprobs = choose(logits, probs, log_z, torch.tensor(node, device=hidden.device), np.array(numbers))
+    tokens, logprobs = choose(logits, probs, log_z, best, torch.tensor(node, device=hidden.device), np.array(numbers))
     at = 0
     for question in questions:
         parents, prefixes, next_tokens = [], [], []
@@ -183,17 +186,18 @@ def _draw(policy, hidden, questions, max_new_tokens) -> None:
             question.extend(parents)
 
 
-def choose(logits, probs, log_z, node, numbers) -> tuple[list[int], list[float]]:
+def choose(logits, probs, log_z, best, node, numbers) -> tuple[list[int], list[float]]:
     """Tokens and their log-probabilities by inverse transform: one uniform number a sample, NaN = greedy.
 
-    logits, probs (N, V), log_z (N, 1), node (M,) the row of each sample, numbers (M,) in [0, 1). The
-    cumulative sum runs over blocks of the vocabulary in double precision, then inside the drawn block.
+    logits, probs (N, V), log_z and best (the likeliest token) (N,), node (M,) the row of each sample, numbers (M,)
+    in [0, 1). The cumulative sum runs over blocks of the vocabulary in double precision, then inside the drawn block.
     """
     greedy = torch.from_numpy(np.isnan(numbers)).to(node.device)
-    tokens = logits.argmax(-1)[node]
+    tokens = best[node]
     if not bool(greedy.all()):
         u = torch.from_numpy(np.nan_to_num(numbers)).to(node.device)  # (M,) double
-        padded = torch.nn.functional.pad(probs, (0, -probs.shape[1] % VOCABULARY_BLOCK))
+        spare = -probs.shape[1] % VOCABULARY_BLOCK
+        padded = torch.nn.functional.pad(probs, (0, spare)) if spare else probs
         blocks = padded.view(len(probs), -1, VOCABULARY_BLOCK)  # (N, V / B, B)
         sums = blocks.sum(-1).double().cumsum(-1)  # (N, V / B)
         target = u * sums[node, -1]
@@ -204,7 +208,7 @@ def choose(logits, probs, log_z, node, numbers) -> tuple[list[int], list[float]]
         last = (inner < inner[:, -1:]).sum(-1)
         offset = torch.minimum((inner <= (target - before)[:, None]).sum(-1), last)
         tokens = torch.where(greedy, tokens, block * VOCABULARY_BLOCK + offset)
-    logprobs = logits[node, tokens] - log_z[node, 0]
+    logprobs = logits[node, tokens] - log_z[node]
     return tokens.tolist(), logprobs.tolist()
 
 
@@ -316,7 +320,7 @@ def score(policy: Policy, questions: pd.DataFrame, batch: int = 16, prompt=direc
 
 
 class Progress:
-    """A line every fifteen seconds: how much is done, how fast, how long to go."""
+    """A line about every fifteen seconds, as questions finish: how much is done, how long to go."""
 
     def __init__(self, what: str, total: int, done: int = 0, every: float = 15.0):
         self.what, self.total, self.done, self.first, self.every = what, total, done, done, every

@@ -47,7 +47,7 @@ def test_greedy_tokens_are_those_of_generate(policy):
         ids = torch.tensor([prompt])
         plain = policy.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
         assert ours[i]["ids"][0] == plain[0, len(prompt) :].tolist()
-        assert ours[i]["finish"] == ["stop" if plain[0, -1] in policy.stops else "length"]
+        assert ours[i]["finish"] == ["stop" if int(plain[0, -1]) in policy.stops else "length"]
 
 
 def test_logprobs_of_samples_are_those_of_the_rows_alone(policy):
@@ -136,10 +136,10 @@ def test_merged_samples_are_distributed_as_independent_ones():
 
 def test_choose_by_hand():
     logits = torch.log(torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.5, 1e-30]]))
-    log_z = logits.logsumexp(-1, keepdim=True)
+    probs, log_z = logits.softmax(-1), logits.logsumexp(-1)
     numbers = np.array([0.05, 0.15, 0.31, 0.999999, np.nan, 0.0, 0.5, 1 - 1e-16])
     node = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
-    tokens, logprobs = choose(logits, torch.exp(logits - log_z), log_z, node, numbers)
+    tokens, logprobs = choose(logits, probs, log_z, probs.argmax(-1), node, numbers)
     assert tokens == [0, 1, 2, 2, 2, 0, 1, 1]
     assert logprobs == pytest.approx(np.log([0.1, 0.2, 0.7, 0.7, 0.7, 0.5, 0.5, 0.5]), abs=1e-6)
 
