@@ -1,0 +1,289 @@
+"""The engine against its peers, interleaved in one run: seconds, ratios, exactness, and the machine's limit.
+
+Every row times ours and the peer on the same questions in turn, several times, and reports medians and the range of
+the ratio. The limit is the time that the counted matrix products would take at the rate measured here.
+"""
+
+import argparse
+import copy
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset, disable_progress_bars
+from transformers import PrinterCallback, TrainerCallback
+from trl import GRPOTrainer
+
+from lib import grpo
+from lib.config import ROOT, load_profile
+from lib.models import load_policy
+from lib.prompts import direct, render
+from lib.questions import load_questions
+from lib.runs import manifest, write_text
+from lib.sampling import answer_logprobs, decode, uniform_draws
+from lib.trie import Trie, share_prefixes
+
+GROUPS, N = 16, 5  # of a training step
+LENGTH = 16
+ROWS = ("rollout", "samples_generate", "scoring", "update", "step", "memory")
+
+
+class Given:
+    """Completions that were drawn before, so that only the update is timed."""
+
+    completions: list[list[int]]
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations=1, **kwargs):
+        return self.completions, None
+
+
+class OursGiven(Given, grpo.SharedPrefixGRPO):
+    pass
+
+
+class StockGiven(Given, GRPOTrainer):
+    pass
+
+
+class Clock(TrainerCallback):
+    """Seconds of every step, from its first forward to after the optimizer."""
+
+    def __init__(self):
+        self.seconds = []
+
+    def on_step_begin(self, *args, **kwargs):
+        self.began = time.perf_counter()
+
+    def on_step_end(self, *args, **kwargs):
+        self.seconds.append(time.perf_counter() - self.began)
+
+
+class Bench:
+    """The policy, real prompts, and the machine's matrix-product rate."""
+
+    def __init__(self, repeats: int):
+        self.repeats, self.profile = repeats, load_profile("laptop")
+        self.policy = load_policy(self.profile)
+        questions = load_questions(self.profile, 0)
+        self.questions = questions[questions["split"] == "train"].reset_index(drop=True)
+        self.prompts = [render(self.policy.tokenizer, direct(q)) for q in self.questions["question"]]
+        self.rows = []
+        config = self.policy.model.config
+        embedding = config.vocab_size * config.hidden_size
+        self.body = sum(p.numel() for p in self.policy.model.parameters()) - embedding  # weights of matrix products
+        self.head = embedding
+        self.rate = matmul_rate(self.policy.device, getattr(torch, self.profile.dtype))
+
+    def compare(self, name: str, setting: str, peer_name: str, ours, peer, check=None) -> dict:
+        """Time `ours()` and `peer()` in turn; `check(ours, peer)` gives the exactness of their results."""
+        times = {"ours": [], "peer": []}
+        results = {}
+        for _ in range(self.repeats):
+            for side, work in (("ours", ours), ("peer", peer)):
+                results[side] = None
+                gc.collect()
+                began = time.perf_counter()
+                results[side] = work()
+                seconds = getattr(results[side], "seconds", None)
+                times[side].append(seconds or time.perf_counter() - began)
+        ratios = [p / o for o, p in zip(times["ours"], times["peer"], strict=True)]
+        row = {"name": name, "setting": setting, "peer": peer_name,
+               "ours_s": statistics.median(times["ours"]), "peer_s": statistics.median(times["peer"]),
+               "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
+               "repeats": self.repeats,
+               "exactness": check(results["ours"], results["peer"]) if check else None}  # fmt: skip
+        self.add(row)
+        return row
+
+    def add(self, row: dict) -> None:
+        self.rows.append(row)
+        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+
+    def generate(self, prompts, n, **options):
+        """transformers' generate at temperature 1 on left-padded copies of the prompts."""
+        tokenizer = self.policy.tokenizer
+        width = max(map(len, prompts))
+        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        with torch.inference_mode():
+            return self.policy.model.generate(
+                ids.to(self.policy.device), attention_mask=mask.to(self.policy.device), do_sample=True, temperature=1.0,
+                top_k=0, top_p=1.0, max_new_tokens=LENGTH, num_return_sequences=n, **options,
+            )  # fmt: skip
+
+    def decode(self, prompts, n, rows=256):
+        return list(decode(self.policy, prompts, lambda i: uniform_draws(0, str(i), n, LENGTH), LENGTH, rows))
+
+    def limit(self, nodes: int, scored: int, passes: int) -> float:
+        """Seconds that the products of `nodes` tokens and the head's of `scored` take at the measured rate."""
+        return passes * 2 * (nodes * self.body + scored * self.head) / self.rate
+
+    def add_limit(self, name: str, setting: str, limit_s: float, ours_s: float) -> None:
+        self.add({"name": name, "setting": setting, "peer": "counted operations / measured rate", "ours_s": ours_s,
+                  "peer_s": limit_s, "ratio": limit_s / ours_s, "low": None, "high": None, "repeats": self.repeats,
+                  "exactness": None})  # fmt: skip
+
+    def rollout(self) -> None:
+        prompts = self.prompts[: 2 * GROUPS]
+        copies = [p for p in prompts for _ in range(N)]
+        setting = f"{len(prompts)} questions, n={N}, up to {LENGTH} tokens"
+        self.compare("rollout", setting, "generate on copies",
+                     partial(self.decode, prompts, N), partial(self.generate, copies, 1))  # fmt: skip
+
+    def samples_generate(self) -> None:
+        prompts, n = self.prompts[:4], 128
+        row = self.compare("samples_generate", f"{len(prompts)} questions, n={n}, up to {LENGTH} tokens",
+                           "generate(num_return_sequences=128)", partial(self.decode, prompts, n),
+                           lambda: [self.generate([p], n) for p in prompts])  # fmt: skip
+        done = self.decode(prompts, n)
+        distinct = [{tuple(ids[:k]) for ids in d["ids"] for k in range(len(ids))} for d in done]
+        nodes = sum(map(len, distinct))  # every distinct prefix predicts one token
+        first = len(Trie(prompts).tokens) - len(prompts)
+        self.add_limit("limit_samples", row["setting"], self.limit(nodes + first, nodes, 1), row["ours_s"])
+
+    def scoring(self) -> None:
+        prompts = self.prompts[:16]
+        drawn = self.decode(prompts, 40)
+        pairs = [(prompts[d["index"]], list(ids)) for d in drawn
+                 for ids in sorted({tuple(ids) for ids in d["ids"]})[:8]]  # fmt: skip
+
+        @torch.inference_mode()
+        def plain():
+            found = []
+            for start in range(0, len(pairs), 32):
+                part = pairs[start : start + 32]
+                width = max(len(p) + len(a) for p, a in part)
+                ids = torch.tensor([p + a + [0] * (width - len(p) - len(a)) for p, a in part])
+                mask = torch.tensor([[1] * (len(p) + len(a)) + [0] * (width - len(p) - len(a)) for p, a in part])
+                logits = self.policy.model(input_ids=ids, attention_mask=mask).logits.float()
+                for (p, a), one in zip(part, logits, strict=True):
+                    scores = one[len(p) - 1 : len(p) + len(a) - 1].log_softmax(-1)
+                    found.append(float(scores.gather(-1, torch.tensor(a)[:, None]).sum()))
+            return found
+
+        self.compare("scoring", f"{len(prompts)} questions, 8 answers each", "one row an answer, batches of 32",
+                     lambda: answer_logprobs(self.policy, pairs), plain,
+                     lambda a, b: f"log-probabilities within {np.abs(np.subtract(a, b)).max():.1e}")  # fmt: skip
+
+    def trainer(self, kind, steps: int, beta: float, skip: bool, completions=None):
+        """Train `steps` steps from the first policy; the seconds of a step (median) and the first gradient norm."""
+        settings = {"questions_per_step": GROUPS, "num_generations": N, "micro_batch": GROUPS * N // 2, "beta": beta}
+        profile = self.profile.model_copy(update={"grpo": self.profile.grpo.model_copy(update=settings)})
+        arguments = grpo.arguments(profile, steps, Path("/nonexistent"), seed=0)
+        arguments.save_strategy = "no"
+        rows = [{"prompt": direct(q)} for q in self.questions["question"][:GROUPS]] * steps
+        clock, model = Clock(), copy.deepcopy(self.policy.model).train()
+
+        def reward(prompts, **kwargs):  # one right answer in every other group
+            return [float(i % (2 * N) == 0) for i in range(len(prompts))]
+
+        trainer = kind(model=model, reward_funcs=reward, args=arguments, train_dataset=Dataset.from_list(rows),
+                       processing_class=copy.deepcopy(self.policy.tokenizer), callbacks=[clock])  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        if completions:
+            trainer.completions = completions
+        if isinstance(trainer, grpo.SharedPrefixGRPO):
+            trainer.skip_zero_variance = skip
+            for one in filter(None, (trainer.model, trainer.ref_model)):
+                share_prefixes(one)
+        trainer.train()
+        clock.norm = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row][0]
+        clock.seconds = statistics.median(clock.seconds)
+        return clock
+
+    def update(self) -> None:
+        drawn = {d["index"]: d["ids"] for d in self.decode(self.prompts[:GROUPS], N)}
+        given = [list(ids) for i in range(GROUPS) for ids in drawn[i]]
+        same = dict(steps=1, beta=0.001, skip=False, completions=given)
+        setting = f"{GROUPS} questions, n={N}, beta 0.001"
+        row = self.compare("update", setting, "stock TRL GRPOTrainer", lambda: self.trainer(OursGiven, **same),
+                           lambda: self.trainer(StockGiven, **same),
+                           lambda a, b: f"gradient norm {a.norm:.6f} and {b.norm:.6f}")  # fmt: skip
+        halves = [[self.prompts[i // N] + given[i] for i in part]
+                  for part in np.array_split(np.arange(GROUPS * N), 2)]  # fmt: skip
+        nodes = sum(len(Trie(half).tokens) for half in halves)
+        scored = sum(len(Trie(half).tokens) - len(Trie([self.prompts[i // N] for i in part]).tokens)
+                     for half, part in zip(halves, np.array_split(np.arange(GROUPS * N), 2), strict=True))  # fmt: skip
+        # forward 1 and backward 2, and one forward of the reference
+        self.add_limit("limit_update", setting, self.limit(nodes, scored, 4), row["ours_s"])
+
+    def step(self) -> None:
+        same = dict(steps=1, beta=0.0, skip=False)
+        setting = f"{GROUPS} questions, n={N}, beta 0"
+        stock = partial(self.trainer, GRPOTrainer, **same)
+        self.compare("step", setting, "stock TRL GRPOTrainer", partial(self.trainer, grpo.SharedPrefixGRPO, **same),
+                     stock)  # fmt: skip
+
+    def memory(self) -> None:
+        """Peak memory of a process that samples 10 times the questions, over that of one that samples them once."""
+        peaks = [int(subprocess.run([sys.executable, "-m", "lib.bench", "--sample", str(count)], cwd=ROOT, check=True,
+                                    capture_output=True, text=True).stdout.split()[-1]) / 2**20
+                 for count in (20, 200)]  # fmt: skip
+        self.add({"name": "memory", "setting": "200 questions against 20, n=8; GB in place of seconds",
+                  "peer": "peak with a tenth of the questions", "ours_s": peaks[1], "peer_s": peaks[0],
+                  "ratio": peaks[1] / peaks[0], "low": None, "high": None, "repeats": 1,
+                  "exactness": None})  # fmt: skip
+
+
+def matmul_rate(device, dtype, seconds: float = 2.0) -> float:
+    """Operations a second of the matrix products at this model's shapes: 256 tokens, 576 to 1536 features."""
+    a, b = torch.randn(256, 576, device=device, dtype=dtype), torch.randn(576, 1536, device=device, dtype=dtype)
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        for _ in range(20):
+            a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 20 * 2 * 256 * 576 * 1536 / (time.perf_counter() - began))
+    return best
+
+
+def peak_of_sampling(count: int) -> None:
+    """Sample `count` questions and print this process's peak memory in KiB."""
+    bench = Bench(1)
+    for _ in decode(bench.policy, bench.prompts[:count], lambda i: uniform_draws(0, str(i), 8, LENGTH), LENGTH, 64):
+        pass
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the engine against its peers.")
+    parser.add_argument("rows", nargs="*", default=ROWS, metavar="row", help=f"any of {', '.join(ROWS)}")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sample", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    unknown = sorted(set(args.rows) - set(ROWS))
+    if unknown:
+        parser.error(f"unknown row {unknown}; allowed: {', '.join(ROWS)}")
+    if args.sample:
+        return peak_of_sampling(args.sample)
+    os.environ["TQDM_DISABLE"] = "1"
+    disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    bench = Bench(args.repeats)
+    print(f"matrix products: {bench.rate / 1e9:.0f} GFLOP/s", flush=True)
+    for name in args.rows:
+        getattr(bench, name)()
+    folder = ROOT / os.environ.get("OUTPUTS", "outputs") / "bench"
+    write_text(folder / "engine.json", json.dumps(bench.rows, indent=1) + "\n")
+    facts = manifest() | {"matmul_gflops": bench.rate / 1e9, "threads": torch.get_num_threads()}
+    write_text(folder / "machine.json", json.dumps(facts, indent=1) + "\n")
+    table = pd.DataFrame(bench.rows)[["name", "ours_s", "peer_s", "ratio", "low", "high", "peer"]]
+    print(table.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
+    print(folder / "engine.json")
+
+
+if __name__ == "__main__":
+    main()
