@@ -23,6 +23,7 @@ from lib.runs import write_table
 from lib.trie import Trie, grouped_attention, packed_hidden
 
 PREFILL = 64  # prompts of one prefill
+BLOCK = 32  # prefixes of a question that attend together
 VOCABULARY_BLOCK = 256  # tokens summed together before a draw looks inside
 COLUMNS = ["question_id", "policy", "sample", "text", "tokens", "logprob", "finish"]
 
@@ -59,22 +60,36 @@ class Question:
 
 
 class Decode:
-    """The layout of one decoding step: the live prefixes of all questions in flight, packed."""
+    """The layout of one decoding step: the live prefixes of all questions in flight, packed.
+
+    A question's prefixes attend in blocks of neighbours, each to the cached entries that its prefixes see: those
+    of the other branches cost nothing.
+    """
 
     def __init__(self, questions: list[Question]):
-        self.questions = questions
-        self.masks = [q.mask.repeat(q.groups, 1) for q in questions]
+        self.questions, self.blocks = questions, []
+        for question in questions:
+            parts = []
+            for start in range(0, len(question.tokens), BLOCK):
+                mask = question.mask[start : start + BLOCK]
+                seen = None if len(question.tokens) <= BLOCK else mask.any(0).nonzero()[:, 0]
+                mask = mask if seen is None else mask[:, seen]
+                parts.append((start, start + len(mask), seen, mask.repeat(question.groups, 1)))
+            self.blocks.append(parts)
 
     def attend(self, layer, query, key, value, scaling):
         """Attention of each live prefix to its own ancestors in its question's cache: (H, N, D) -> (H, N, D)."""
-        parts, start = [], 0
-        for question, mask in zip(self.questions, self.masks, strict=True):
-            stop, end = start + len(question.tokens), question.used + len(question.tokens)
-            question.keys[layer, :, question.used : end] = key[:, start:stop]
-            question.values[layer, :, question.used : end] = value[:, start:stop]
-            cached = question.keys[layer, :, :end], question.values[layer, :, :end]
-            parts.append(grouped_attention(query[:, start:stop], *cached, mask, scaling, grouped=True))
-            start = stop
+        parts, at = [], 0
+        for question, blocks in zip(self.questions, self.blocks, strict=True):
+            stop, end = at + len(question.tokens), question.used + len(question.tokens)
+            question.keys[layer, :, question.used : end] = key[:, at:stop]
+            question.values[layer, :, question.used : end] = value[:, at:stop]
+            keys, values = question.keys[layer, :, :end], question.values[layer, :, :end]
+            for first, last, seen, mask in blocks:
+                cached = (keys, values) if seen is None else (keys.index_select(1, seen), values.index_select(1, seen))
+                own = query[:, at + first : at + last]
+                parts.append(grouped_attention(own, *cached, mask, scaling, grouped=True))
+            at = stop
         return torch.cat(parts, 1)
 
 
