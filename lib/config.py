@@ -93,6 +93,7 @@ class Grpo(Training):
     loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"]
     scale_rewards: Literal["group", "batch", "none"]
     skip_zero_variance: bool
+    difficulty_weight: Annotated[float, Field(ge=0)] = 0.0
     evaluate_every: Count
     save_every: Count
     bf16: bool = False

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
@@ -32,7 +33,7 @@ from lib.prompts import direct, render
 from lib.runs import run_folder, write_text
 from lib.sampling import answer_logprobs, decode
 from lib.training import finished, read_lines, read_rollouts, schedule, training_steps
-from lib.trie import share_prefixes
+from lib.trie import share_prefixes, use_layouts
 from lib.tuning import Watch, last_checkpoint
 
 CURVES = {  # TRL's names of what the curves show
@@ -48,7 +49,9 @@ class SharedPrefixGRPO(GRPOTrainer):
     """TRL's GRPOTrainer with the engine under it; losses, advantages and logging are TRL's."""
 
     skip_zero_variance = False
+    difficulty_weight = 0.0  # F-GRPO's gamma (arXiv 2602.06717): advantages times (1 - the group's success) ** gamma
     rollout_rows = 256
+    _whole = _live = None
 
     def _prepare_inputs(self, generation_batch):
         if not self.model.training:
@@ -61,14 +64,22 @@ class SharedPrefixGRPO(GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
-        """n rollouts of each question at temperature 1; the same for the same seed, step and place in the batch."""
+        """n rollouts of each question at temperature 1; the same for the same seed, step and place in the batch.
+
+        The place counts over all processes, so that their number changes no rollout.
+        """
+        if self.use_vllm:  # TRL's own, with its transfer of the weights
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
+            )
         prompts, length = prompt_ids[::num_generations], self.max_completion_length
-        model = self.accelerator.unwrap_model(self.model)
-        policy = make_policy(model, self.processing_class)
-        key = [self.args.seed, self.state.global_step, self.accelerator.process_index]
+        policy = make_policy(self.whole_model(), self.processing_class)
+        first = self.accelerator.process_index * len(prompts)
 
         def draws(i):
-            return np.random.default_rng([*key, i]).random((num_generations, length))
+            return np.random.default_rng([self.args.seed, self.state.global_step, 0, first + i]).random(
+                (num_generations, length)
+            )
 
         done = {d["index"]: d for d in decode(policy, prompts, draws, length, self.rollout_rows)}
         order = [done[i] for i in range(len(prompts))]
@@ -76,26 +87,77 @@ class SharedPrefixGRPO(GRPOTrainer):
         self._metrics["train"]["rollout_entropy"].append(sum(d["entropy"].sum() for d in order) / tokens)
         return [ids for d in order for ids in d["ids"]], None
 
+    def whole_model(self):
+        """The model that decodes: the trained one, or under FSDP2 a copy of the whole weights, gathered now.
+
+        All processes must call it together.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        if not sharded(model):
+            return model
+        if self._whole is None:
+            self._whole = AutoModelForCausalLM.from_config(model.config).to(self.accelerator.device).eval()
+            if self.args.bf16:
+                self._whole.bfloat16()
+            use_layouts(self._whole)
+        with torch.no_grad():
+            for whole, part in zip(self._whole.parameters(), model.parameters(), strict=True):
+                whole.copy_(part.full_tensor())
+        return self._whole
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        groups = rewards.nanmean(1).view(-1, self.num_generations).nanmean(1, keepdim=True).nan_to_num()
+        self._success = groups.expand(-1, self.num_generations).reshape(-1)  # of every row of all processes
+        return rewards
+
+    def _generate_and_score_completions(self, inputs):
+        scored = super()._generate_and_score_completions(inputs)
+        if self.difficulty_weight and self.model.training:
+            first = self.accelerator.process_index * len(inputs)
+            success = self._success[first : first + len(inputs)].clamp(0, 1)
+            scored["advantages"] = scored["advantages"] * (1 - success) ** self.difficulty_weight
+        return scored
+
     def _compute_loss(self, model, inputs):
-        if not self.skip_zero_variance or not self.model.training:
-            return super()._compute_loss(model, inputs)
-        # an advantage of 0 gives no gradient at beta = 0: leave the row out, keep it in the denominator
-        live = inputs["advantages"] != 0
-        live[0] |= not live.any()  # a micro-batch without signal keeps one row, for a loss with a graph
-        mask = inputs["completion_mask"]
-        share = {"grpo": live.float().mean(), "dr_grpo": live.float().mean(), "bnpo": mask[live].sum() / mask.sum()}
-        kept = {k: v[live] if torch.is_tensor(v) and v.dim() > 0 else v for k, v in inputs.items()}
-        return super()._compute_loss(model, kept) * share.get(self.loss_type, 1.0)
+        skip = self.skip_zero_variance and self.model.training
+        self._live = inputs["advantages"] != 0 if skip else None
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, **kwargs):
+        """TRL's, but a row whose advantage is 0 is not run: at beta = 0 it gives no gradient, whatever stands there.
+
+        Such rows stay in the loss's denominator, so the gradient is the same.
+        """
+        score, live = super()._get_per_token_logps_and_entropies, self._live
+        self._live = None
+        if live is None or bool(live.all()):
+            return score(model, input_ids, attention_mask, logits_to_keep, **kwargs)
+        rows = live.nonzero()[:, 0] if live.any() else live.new_zeros(1, dtype=torch.long)  # a loss needs a graph
+        logps, entropies, aux = score(model, input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs)
+
+        def spread(values):
+            return values.new_zeros(len(live), logits_to_keep).index_put((rows,), values)
+
+        return spread(logps), None if entropies is None else spread(entropies), aux
+
+
+def sharded(model) -> bool:
+    """Whether each process holds a part of the weights only (FSDP2)."""
+    return any(isinstance(p, DTensor) for p in model.parameters())
 
 
 class Evaluation(Watch):
-    """Greedy validation accuracy and KL every few steps; keeps the best weights, the log, and an eye on collapse."""
+    """Greedy validation accuracy and KL every few steps; keeps the best weights, the log, and an eye on collapse.
+
+    Every process evaluates, since sharded weights are gathered by all of them; the first one writes.
+    """
 
     def __init__(self, work: Path, profile: Profile, validation: pd.DataFrame, keep_steps: tuple[int, ...]):
         super().__init__("grpo", work / "work")
         self.work, self.profile, self.validation, self.keep_steps = work, profile, validation, keep_steps
         self.log, self.rollouts = work / "log.jsonl", work / "rollouts.jsonl"
-        self.policy = self.reference = None  # Policies, set when the trainer stands
+        self.trainer = self.reference = None  # set when the trainer stands; the reference is a Policy
 
     def rows(self) -> list[dict]:
         """What was logged so far."""
@@ -103,10 +165,13 @@ class Evaluation(Watch):
 
     def on_train_begin(self, args, state, control, **kwargs):
         # a killed run goes on from its checkpoint: what was logged after it comes again
-        for path in (self.log, self.rollouts):
+        for path in (self.log, self.rollouts) if state.is_world_process_zero else ():
             kept = [row for row in read_lines(path) if row["step"] <= state.global_step]
             write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        if state.global_step == 0 and len(self.validation) and not self.rows():
+        self.trainer.accelerator.wait_for_everyone()
+        unmeasured = state.global_step == 0 and len(self.validation) and not self.rows()
+        self.trainer.accelerator.wait_for_everyone()
+        if unmeasured:
             self.add(state, self.measure())
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -118,9 +183,9 @@ class Evaluation(Watch):
         if len(self.validation) and (step % grpo.evaluate_every == 0 or step == state.max_steps):
             row |= self.measure()
             self.keep_best(step, row["accuracy"])
-            control.should_training_stop |= self.collapsed(row["accuracy"])
+            control.should_training_stop |= self.collapsed(step, row["accuracy"])
         if step in self.keep_steps:
-            save_weights(self.policy, self.work / f"step{step}")
+            save_weights(self.trainer, self.work / f"step{step}")
         self.add(state, row)
         if state.is_world_process_zero:
             left = self.seconds() / step * (state.max_steps - step)
@@ -139,16 +204,18 @@ class Evaluation(Watch):
         KL is the mean log-ratio of one sampled answer to each of 16 validation questions.
         """
         length, rows = self.profile.sampling.max_new_tokens, self.profile.sampling.rows
-        tokenizer, some = self.policy.tokenizer, self.validation["question_id"].head(16)
+        tokenizer, some = self.trainer.processing_class, self.validation["question_id"].head(16)
         prompts = [render(tokenizer, direct(q)) for q in self.validation["question"]]
         keys = [None] * len(prompts) + [crc32(q.encode()) for q in some]
 
         def draws(i):
             return None if keys[i] is None else np.random.default_rng(keys[i]).random((1, length))
 
-        self.policy.model.eval()
-        done = {d["index"]: d for d in decode(self.policy, prompts + prompts[: len(some)], draws, length, rows)}
-        self.policy.model.train()
+        policy = make_policy(self.trainer.whole_model(), tokenizer)
+        training = policy.model.training
+        policy.model.eval()
+        done = {d["index"]: d for d in decode(policy, prompts + prompts[: len(some)], draws, length, rows)}
+        policy.model.train(training)
         greedy, drawn = [done[i] for i in range(len(prompts))], [done[len(prompts) + i] for i in range(len(some))]
         answers = [tokenizer.decode(d["ids"][0], skip_special_tokens=True) for d in greedy]
         questions, golds = self.validation["question"].tolist(), [list(a) for a in self.validation["answers"]]
@@ -163,20 +230,23 @@ class Evaluation(Watch):
         """Keep these weights when no earlier evaluation was as good."""
         earlier = [row["accuracy"] for row in self.rows() if "accuracy" in row and 0 < row["step"] < step]
         if not earlier or accuracy > max(earlier):
-            save_weights(self.policy, self.work / "best", {"step": step, "accuracy": accuracy})
+            save_weights(self.trainer, self.work / "best", {"step": step, "accuracy": accuracy})
 
-    def collapsed(self, accuracy: float) -> bool:
+    def collapsed(self, step: int, accuracy: float) -> bool:
         """Whether this evaluation and the one before it are below half of the best: then training stops."""
-        seen = [row["accuracy"] for row in self.rows() if "accuracy" in row]
+        seen = [row["accuracy"] for row in self.rows() if "accuracy" in row and row["step"] < step]
         return len(seen) > 1 and max(accuracy, seen[-1]) < max(seen) / 2
 
 
-def save_weights(policy: Policy, folder: Path, facts: dict | None = None) -> Path:
-    """Write weights, tokenizer and `facts` as a folder that is whole or not there."""
-    temporary = folder.with_name(folder.name + ".tmp")
+def save_weights(trainer, folder: Path, facts: dict | None = None) -> Path:
+    """Write weights, tokenizer and `facts` as a folder that is whole or not there; all processes call it together."""
+    model, temporary = trainer.accelerator.unwrap_model(trainer.model), folder.with_name(folder.name + ".tmp")
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded(model) else None
+    if not trainer.is_world_process_zero():
+        return folder
     shutil.rmtree(temporary, ignore_errors=True)
-    policy.model.save_pretrained(temporary)
-    policy.tokenizer.save_pretrained(temporary)
+    model.save_pretrained(temporary, state_dict=state)
+    trainer.processing_class.save_pretrained(temporary)
     write_text(temporary / "facts.json", json.dumps(facts or {}) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(temporary, folder)
@@ -250,16 +320,19 @@ def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), p
         train_dataset=Dataset.from_list(data), processing_class=policy.tokenizer, callbacks=[watch],
     )  # fmt: skip
     trainer.skip_zero_variance, trainer.rollout_rows = profile.grpo.skip_zero_variance, profile.sampling.rows
+    trainer.difficulty_weight = profile.grpo.difficulty_weight
     trainer.remove_callback(PrinterCallback)
     share_prefixes(trainer.model)
     if trainer.ref_model is not None:
-        first = Policy(share_prefixes(trainer.ref_model), policy.tokenizer, policy.stops)
+        reference = share_prefixes(trainer.ref_model)
+        first = first if sharded(reference) else Policy(reference, policy.tokenizer, policy.stops)
     check_prompt(trainer, policy, data[0])
-    watch.policy = Policy(trainer.model, policy.tokenizer, policy.stops)
+    watch.trainer = trainer
     watch.reference = first or (load_policy(profile) if len(validation) else None)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
+    save_weights(trainer, folder / "last", {"step": trainer.state.global_step})
+    trainer.accelerator.wait_for_everyone()  # every process has written its rollouts
     if trainer.is_world_process_zero():
-        save_weights(watch.policy, folder / "last", {"step": trainer.state.global_step})
         shutil.rmtree(folder / "work", ignore_errors=True)
         done, rollouts = trainer.state.global_step, read_rollouts(folder)
         budget = {"method": "grpo", "examples": int(rollouts["n"].sum()),

@@ -51,12 +51,15 @@ class Question:
             self.values[:, :, : int(keep.sum())] = self.values[:, :, : self.used][:, :, keep]
             seen = seen[:, keep]
             self.used = int(keep.sum())
-        need = self.used + len(parents)
-        if need > self.keys.shape[2]:
-            pad = (0, 0, 0, max(need, 2 * self.keys.shape[2]) - self.keys.shape[2])
-            self.keys, self.values = (torch.nn.functional.pad(x, pad) for x in (self.keys, self.values))
+        self.reserve(self.used + len(parents))
         own = torch.eye(len(parents), dtype=torch.bool, device=seen.device)
         self.mask = torch.cat([seen, own], 1)
+
+    def reserve(self, entries: int) -> None:
+        """Let the cache hold so many entries, at least doubling it when it is too short."""
+        if entries > self.keys.shape[2]:
+            pad = (0, 0, 0, max(entries, 2 * self.keys.shape[2]) - self.keys.shape[2])
+            self.keys, self.values = (torch.nn.functional.pad(x, pad) for x in (self.keys, self.values))
 
 
 class Decode:
@@ -121,7 +124,7 @@ def decode(policy: Policy, prompts: list[list[int]], draws, max_new_tokens: int,
             numbers = draws(waiting[-1])
             width = 1 if numbers is None else len(numbers)  # as many prefixes as samples, at most
             batch = [waiting.pop() for _ in range(min(len(waiting), max(1, room // width), PREFILL))]
-            admitted = _prefill(policy, prompts, batch, draws)
+            admitted = prefill(policy, prompts, batch, draws)
             hidden = torch.cat([h for _, h in admitted])
             questions = [q for q, _ in admitted]
             _draw(policy, hidden, questions, max_new_tokens)
@@ -149,7 +152,7 @@ def decode(policy: Policy, prompts: list[list[int]], draws, max_new_tokens: int,
                 }
 
 
-def _prefill(policy, prompts, batch, draws) -> list[tuple[Question, torch.Tensor]]:
+def prefill(policy, prompts, batch, draws) -> list[tuple[Question, torch.Tensor]]:
     """Run the prompts' shared prefixes once; the Questions with their caches and last hidden states (1, hidden)."""
     trie = Trie([prompts[i] for i in batch], policy.device)
     layout = Prefill(trie)

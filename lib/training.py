@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.config import Profile
+from lib.config import PROFILES, Profile
 
 METHODS = ("sft", "rft", "dpo")
 
@@ -47,14 +47,20 @@ def train_apart(module, folders, run, model=None, dataset=None, seed=0, launch=N
 
     module: `lib.tuning`, whose names are METHODS, or `lib.grpo`, whose names are subsets of lib.attribution, or
     `full` for all questions. One process trains all names, or one each under `launch`, the profile's launcher, such
-    as `accelerate launch`; its log is printed. Finished weights are not trained again. Raises RuntimeError with the
-    last lines when a process fails.
+    as `accelerate launch` ({profiles} stands for the profiles' folder); its log is printed. Finished weights are not
+    trained again. Raises RuntimeError with the last lines when a process fails.
     """
     options = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
     given = [str(part) for option in options.items() if option[1] is not None for part in option]
     missing = [name for name, folder in folders.items() if not finished(folder)]
     for names in [[name] for name in missing] if launch else [missing] if missing else []:
-        command = [*(shlex.split(launch) if launch else [sys.executable]), "-m", module, *names, *given]
+        command = [
+            *(shlex.split(launch.format(profiles=PROFILES)) if launch else [sys.executable]),
+            "-m",
+            module,
+            *names,
+            *given,
+        ]
         lines = []
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             for line in process.stdout:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from datasets import disable_progress_bars
+from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -65,7 +66,8 @@ class Watch(TrainerCallback):
             print(f"{self.name}: {step}, loss {float(logs['loss']):.3f}, {self.seconds():.0f} s", flush=True)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        if not all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None):
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        if not all((g.to_local() if isinstance(g, DTensor) else g).isfinite().all() for g in grads):
             raise FloatingPointError(f"{self.name}: step {state.global_step + 1} has a gradient that is not finite")
 
 

@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -43,13 +44,17 @@ def policy(tokenizer, tmp_path):
     return made
 
 
-@pytest.fixture
-def profile():
-    laptop = load_profile("laptop")
+def small(profile, **changes):
+    """The profile at the size of the tiny policy."""
     settings = dict(questions_per_step=4, num_generations=N, micro_batch=8, learning_rate=0.01, steps=4,
                     evaluate_every=2, save_every=2)  # fmt: skip
-    sampling = laptop.sampling.model_copy(update={"max_new_tokens": 3})
-    return laptop.model_copy(update={"grpo": laptop.grpo.model_copy(update=settings), "sampling": sampling})
+    sampling = profile.sampling.model_copy(update={"max_new_tokens": 3})
+    return with_grpo(profile.model_copy(update={"sampling": sampling}), **settings | changes)
+
+
+@pytest.fixture
+def profile():
+    return small(load_profile("laptop"))
 
 
 def with_grpo(profile, **settings):
@@ -254,15 +259,16 @@ def test_a_collapse_stops_the_training(policy, profile, tmp_path):
     watch = grpo.Evaluation(tmp_path, profile, QUESTIONS, ())
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps({"step": i, "accuracy": a}) + "\n" for i, a in enumerate([0.2, 0.5, 0.2])))
-    assert watch.collapsed(0.24) and not watch.collapsed(0.25) and not watch.collapsed(0.4)
+    assert watch.collapsed(3, 0.24) and not watch.collapsed(3, 0.25) and not watch.collapsed(3, 0.4)
     log.write_text(json.dumps({"step": 0, "accuracy": 0.5}) + "\n")
-    assert not watch.collapsed(0.1)  # one bad evaluation is no collapse
+    assert not watch.collapsed(1, 0.1)  # one bad evaluation is no collapse
 
 
 def test_kl_is_of_the_drawn_answer(policy, profile, tmp_path, tokenizer):
     other = tiny_policy(tokenizer, spread=0.2, seed=1)
     watch = grpo.Evaluation(tmp_path, profile, QUESTIONS, ())
-    watch.policy, watch.reference = policy, policy
+    watch.trainer = SimpleNamespace(whole_model=lambda: policy.model, processing_class=tokenizer)
+    watch.reference = policy
     assert watch.measure()["kl"] == pytest.approx(0, abs=1e-5)
     watch.reference = other
     found = watch.measure()

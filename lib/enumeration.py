@@ -1,0 +1,151 @@
+"""The answer distribution itself: its likeliest answers in order, and what they prove about P(correct).
+
+Sampling sees nothing below 1/n. A best-first walk over the trie of answers finds single answers of any
+probability: those judged correct bound P(correct) from below, those judged wrong bound it from above.
+"""
+
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.metrics import wilson
+from lib.models import Policy
+from lib.prompts import direct, render
+from lib.sampling import PREFILL, Decode, Progress, prefill
+from lib.trie import packed_hidden
+
+FLOOR = 1e-5  # less probable answers are not judged: they stay unknown
+CHILDREN = 64  # likeliest next tokens that a prefix puts on the frontier; the others count as unknown
+
+
+class Walk:
+    """The frontier of one question, likeliest prefix first, and the answers that were completed."""
+
+    def __init__(self, question):
+        self.question, self.prompt = question, question.used
+        self.frontier, self.answers = [], []  # (-logprob, order, ids, cached ancestors); (ids, logprob, finish)
+        self.expanded, self.complete, self.order = 0, 0.0, 0
+
+    def grow(self, ids, ancestors, logprob, logprobs, stops, max_new_tokens) -> None:
+        """Take in the next-token log-probabilities (V,) of the prefix `ids` with log-probability `logprob`."""
+        for stop in stops:
+            self.finish((*ids, stop), logprob + float(logprobs[stop]), "stop")
+        top = logprobs.topk(min(CHILDREN + len(stops), len(logprobs)))
+        for value, token in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+            if token in stops:
+                continue
+            if len(ids) + 1 == max_new_tokens:
+                self.finish((*ids, token), logprob + value, "length")
+            else:
+                self.order += 1
+                heappush(self.frontier, (-(logprob + value), self.order, (*ids, token), ancestors))
+
+    def finish(self, ids, logprob, finish) -> None:
+        """A whole answer, as the sampler would give it."""
+        if np.exp(logprob) >= FLOOR:
+            self.answers.append((ids, logprob, finish))
+        self.complete += np.exp(logprob)
+
+    def take(self, count: int) -> list[tuple]:
+        """The likeliest prefixes of the frontier, laid out as the next entries of the question's cache."""
+        chosen = [heappop(self.frontier) for _ in range(min(count, len(self.frontier)))]
+        question, used = self.question, self.question.used
+        question.tokens = [ids[-1] for _, _, ids, _ in chosen]
+        question.mask = torch.zeros(len(chosen), used + len(chosen), dtype=torch.bool, device=question.keys.device)
+        question.mask[:, : self.prompt] = True
+        for row, (_, _, _, ancestors) in enumerate(chosen):
+            question.mask[row, [*ancestors, used + row]] = True
+        question.reserve(used + len(chosen))
+        self.expanded += len(chosen)
+        return [(ids, (*ancestors, used + row), -cost) for row, (cost, _, ids, ancestors) in enumerate(chosen)]
+
+
+@torch.inference_mode()
+def walk(policy: Policy, prompts, max_new_tokens: int, nodes: int, mass: float = 0.999, rows: int = 256) -> Iterator:
+    """(index, answers, prefixes run) of each prompt, as it is done; answers are (ids, logprob, finish).
+
+    A walk ends when `nodes` prefixes were run, when its answers hold `mass`, or when nothing is left.
+    """
+    waiting, live = list(range(len(prompts)))[::-1], []
+
+    def log_softmax(hidden):
+        return policy.model.get_output_embeddings()(hidden).float().log_softmax(-1)
+
+    while waiting or live:
+        while waiting and len(live) < PREFILL:
+            batch = [waiting.pop() for _ in range(min(len(waiting), PREFILL - len(live)))]
+            for question, hidden in prefill(policy, prompts, batch, lambda i: None):
+                new = Walk(question)
+                new.grow((), (), 0.0, log_softmax(hidden)[0], policy.stops, max_new_tokens)
+                live.append(new)
+        share = max(1, rows // len(live))
+        taken = [(one, one.take(min(share, nodes - one.expanded))) for one in live]
+        taken = [(one, chosen) for one, chosen in taken if chosen]
+        if taken:
+            packed = [ids for _, chosen in taken for ids, _, _ in chosen]
+            starts = [one.prompt for one, chosen in taken for _ in chosen]
+            tokens = torch.tensor([ids[-1] for ids in packed], device=policy.device)
+            depths = [start + len(ids) - 1 for start, ids in zip(starts, packed, strict=True)]
+            layout = Decode([one.question for one, _ in taken])
+            hidden = packed_hidden(policy.model.base_model, tokens, torch.tensor(depths, device=policy.device), layout)
+            logprobs, row = log_softmax(hidden), 0
+            for one, chosen in taken:
+                one.question.used += len(chosen)
+                for ids, ancestors, logprob in chosen:
+                    one.grow(ids, ancestors, logprob, logprobs[row], policy.stops, max_new_tokens)
+                    row += 1
+        for one in [one for one in live if one.expanded >= nodes or one.complete >= mass or not one.frontier]:
+            live.remove(one)
+            yield one.question.index, one.answers, one.expanded
+
+
+def likely_answers(policy, questions: pd.DataFrame, max_new_tokens: int, nodes: int, rows=256, prompt=direct, name=""):
+    """The answers found for each question: frame of question_id, text, logprob (nats), finish.
+
+    Token sequences that give one text are one answer: their probabilities are added. `finish` is that of the
+    likeliest of them.
+    """
+    ids = questions["question_id"].tolist()
+    prompts = [render(policy.tokenizer, prompt(q)) for q in questions["question"]]
+    progress, found = Progress(f"{name}: likeliest answers of {len(ids)} questions", len(ids)), []
+    for index, answers, _ in walk(policy, prompts, max_new_tokens, nodes, rows=rows):
+        texts = policy.tokenizer.batch_decode([a[0] for a in answers], skip_special_tokens=True)
+        found += [(ids[index], text.strip(), a[1], a[2]) for text, a in zip(texts, answers, strict=True)]
+        progress.step()
+    frame = pd.DataFrame(found, columns=["question_id", "text", "logprob", "finish"])
+    frame = frame.sort_values(["question_id", "logprob"], ascending=[True, False], ignore_index=True)
+    groups = frame.groupby(["question_id", "text"], sort=False)
+    frame = groups.agg(logprob=("logprob", np.logaddexp.reduce), finish=("finish", "first")).reset_index()
+    return frame.sort_values(["question_id", "logprob"], ascending=[True, False], ignore_index=True)
+
+
+def bounds(answers: pd.DataFrame, questions: pd.DataFrame, judge: Callable) -> pd.DataFrame:
+    """Lower and upper bound on P(correct) of each question, under the run's judge.
+
+    answers: from likely_answers; judge: from lib.judging.make_reward. Frame of question_id, lower, upper, found
+    (the probability of all answers seen), answers (their number). A verdict that failed leaves its answer unknown.
+    """
+    about = questions.set_index("question_id")
+    asked = [about.at[q, "question"] for q in answers["question_id"]]
+    golds = [list(about.at[q, "answers"]) for q in answers["question_id"]]
+    verdicts = pd.array(judge(asked, golds, answers["text"].tolist()), dtype="Float64")
+    table = answers.assign(p=np.exp(answers["logprob"]), right=verdicts == 1.0, wrong=verdicts == 0.0)
+    rows = []
+    for question_id, part in table.groupby("question_id", sort=False):
+        right, wrong = (part.loc[part[kind].fillna(False).astype(bool), "p"].sum() for kind in ("right", "wrong"))
+        rows.append((question_id, right, min(1.0, max(right, 1 - wrong)), part["p"].sum(), len(part)))
+    return pd.DataFrame(rows, columns=["question_id", "lower", "upper", "found", "answers"])
+
+
+def agreement(limits: pd.DataFrame, access: pd.DataFrame) -> pd.DataFrame:
+    """The bounds beside the sampled share: its Wilson interval (low, high), and whether the two meet (`agrees`).
+
+    access: question_id, correct, n, share, from lib.redistribution.accessibility.
+    """
+    table = limits.merge(access[["question_id", "correct", "n", "share"]], on="question_id")
+    table["low"], table["high"] = wilson(table["correct"].to_numpy(), table["n"].to_numpy())
+    table["agrees"] = (table["low"] <= table["upper"]) & (table["high"] >= table["lower"])
+    return table
