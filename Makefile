@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all smoke test lab figures report clean
+.PHONY: help setup weights settings all smoke test test-vllm bench lab figures report clean
 
 RUN ?= laptop
 PROFILE := profiles/$(RUN).yaml
@@ -65,7 +65,7 @@ settings: $(READY)
 	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
 
 # what papermill and the kernel say beside the notebook's own words
-NOISE := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$
+export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|TqdmWarning|notebook_tqdm|^ *$$
 
 # A stage keeps its samples and weights in its own folder, so an edited notebook runs again and never retrains.
 # A failed notebook stays in failed/: a target that exists is whole.
@@ -75,7 +75,8 @@ $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 	@set -o pipefail; $(PY) -m papermill -k python3 --no-progress-bar --log-output \
 	  -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) -p seed $(SEED) \
 	  $< $(OUT)/failed/$*.ipynb 2>&1 | tee $(OUT)/failed/$*.log \
-	  | awk '/^Traceback/ {quiet = 1} !quiet && !/$(NOISE)/ {print; fflush()}' \
+	  | while IFS= read -r line; do \
+	      [[ $$line != Traceback* ]] || quiet=1; [[ -n $${quiet-} || $$line =~ $$noise ]] || echo "$$line"; done \
 	  || $(PY) -m lib.report failure $(OUT)/failed/$*.ipynb
 	@mv $(OUT)/failed/$*.ipynb $@
 	@rm $(OUT)/failed/$*.log
@@ -94,6 +95,9 @@ test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at
 	$(PY) -m ruff check lib tests notebooks
 	$(PY) -m ruff format --check lib tests notebooks
 	$(PY) -m pytest
+
+bench: $(READY)  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
+	HF_HUB_OFFLINE=1 $(PY) -m lib.bench
 
 lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds options
 	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(LAB)

@@ -76,6 +76,8 @@ class Sampling(Section):
     votes: Count
     cot_new_tokens: Count
     rows: Count
+    likely_questions: Count  # whose likeliest answers are enumerated
+    likely_nodes: Count  # prefixes that are run for each
 
 
 class Training(Section):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.metrics import wilson
+from lib.metrics import bootstrap, wilson
 from lib.models import Policy
 from lib.prompts import direct, render
 from lib.sampling import PREFILL, Decode, Progress, prefill
@@ -149,3 +149,22 @@ def agreement(limits: pd.DataFrame, access: pd.DataFrame) -> pd.DataFrame:
     table["low"], table["high"] = wilson(table["correct"].to_numpy(), table["n"].to_numpy())
     table["agrees"] = (table["low"] <= table["upper"]) & (table["high"] >= table["lower"])
     return table
+
+
+def bounds_summary(limits: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Means over questions: frame of when, measure, value, low, high, n.
+
+    limits: from agreement, with `when`. measure: lower and upper (bootstrap), agrees (share of questions whose
+    sampled interval meets the bounds, Wilson), zero_held (of the questions without a right sample, the share with a
+    right answer among the enumerated ones, Wilson).
+    """
+    rows = []
+    for when, part in limits.groupby("when", sort=False):
+        for measure in ("lower", "upper"):
+            low, high = bootstrap(part[measure], n_boot=n_boot, seed=seed)
+            rows.append((when, measure, part[measure].mean(), low, high, len(part)))
+        zero = part[part["correct"] == 0]
+        for measure, hits in (("agrees", part["agrees"]), ("zero_held", zero["lower"] > 0)):
+            value = hits.mean() if len(hits) else np.nan
+            rows.append((when, measure, value, *wilson(int(hits.sum()), len(hits)), len(hits)))
+    return pd.DataFrame(rows, columns=["when", "measure", "value", "low", "high", "n"])

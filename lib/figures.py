@@ -113,6 +113,26 @@ def plot_accessibility_strata(frame: pd.DataFrame, ax):
     return ax
 
 
+def plot_bounds(frame: pd.DataFrame, axes):
+    """Sampled share and enumerated bounds of P(correct), a panel for each `when`, questions by their share.
+
+    frame: when, share, low, high (sampled, Wilson), lower, upper (enumerated).
+    """
+    for ax, (when, part) in zip(np.ravel(axes), frame.groupby("when", sort=False), strict=True):
+        rows = part.sort_values(["share", "lower"]).rename(columns={"share": "value"})
+        at = np.arange(len(rows))
+        ax.bar(at, rows["upper"] - rows["lower"], bottom=rows["lower"], width=0.9, color="0.85", label="bounds")
+        whiskers(
+            ax, at, rows, color=POLICY["grpo" if when == "after" else "base"], marker=".", capsize=0, label="sampled"
+        )
+        ax.set_ylim(-0.02, 1.02)
+        ax.set_xticks([])
+        ax.set_xlabel(f"questions, {when} RL")
+    np.ravel(axes)[0].set_ylabel("P(correct)")
+    legend_above(np.ravel(axes)[0])
+    return axes
+
+
 def plot_repair_damage(frame: pd.DataFrame, axes, control: pd.DataFrame | None = None):
     """Two panels, repair and damage, by stratum before (direction, stratum, value, low, high, n).
 

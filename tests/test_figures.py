@@ -29,6 +29,10 @@ AGAIN = estimates(
     who=["control", "after", "expected"] * 4, measure=(["accuracy"] * 3 + ["hit"] * 3) * 2,
     stratum=["zero"] * 6 + ["low"] * 6, value=np.linspace(0.1, 0.9, 12),
 )  # fmt: skip
+BOUNDS = pd.DataFrame({
+    "when": ["before"] * 3 + ["after"] * 3, "share": [0, 0.2, 0.5] * 2, "low": [0, 0.1, 0.4] * 2,
+    "high": [0.1, 0.3, 0.6] * 2, "lower": [0.01, 0.1, 0.3] * 2, "upper": [0.8, 0.9, 0.7] * 2,
+})  # fmt: skip
 SHIFT = estimates(kind=["gold", "right", "wrong", "after"], value=[-1.0, 2.0, -3.0, 4.0])
 SEEN = estimates(
     who=["control"] * 4 + ["after"] * 4, correct=[True, True, False, False] * 2, seen=[True, False] * 4,
@@ -47,6 +51,7 @@ DRAWN = {
     "training": (lambda ax: figures.plot_training_curves(LOG, ax), {"columns": 3, "rows": 2}, LOG),
     "pass_at_k": (lambda ax: figures.plot_pass_at_k(CURVES, ax, GREEDY), {}, CURVES),
     "strata": (lambda ax: figures.plot_accessibility_strata(STRATA, ax), {}, STRATA),
+    "bounds": (lambda ax: figures.plot_bounds(BOUNDS, ax), {"columns": 2}, BOUNDS),
     "flips": (lambda ax: figures.plot_repair_damage(FLIPS, ax, FLIPS), {"columns": 2}, FLIPS),
     "resampling": (lambda ax: figures.plot_resampling(AGAIN, ax), {"columns": 2}, AGAIN),
     "shift": (lambda ax: figures.plot_mass_shift(SHIFT, ax), {}, SHIFT),
