@@ -25,7 +25,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 
-from lib import grpo
+from lib import figures, grpo
 from lib.config import ROOT, load_profile
 from lib.models import load_policy
 from lib.prompts import direct, render
@@ -36,7 +36,7 @@ from lib.trie import Trie, share_prefixes
 
 GROUPS, N = 16, 5  # of a training step
 LENGTH = 16
-ROWS = ("rollout", "samples_generate", "scoring", "update", "step", "memory")
+ROWS = ("rollout", "samples_generate", "scoring", "update", "step", "memory", "growth")
 
 
 class Given:
@@ -78,7 +78,7 @@ class Bench:
         questions = load_questions(self.profile, 0)
         self.questions = questions[questions["split"] == "train"].reset_index(drop=True)
         self.prompts = [render(self.policy.tokenizer, direct(q)) for q in self.questions["question"]]
-        self.rows = []
+        self.rows, self.folder = [], ROOT / os.environ.get("OUTPUTS", "outputs") / "bench"
         config = self.policy.model.config
         embedding = config.vocab_size * config.hidden_size
         self.body = sum(p.numel() for p in self.policy.model.parameters()) - embedding  # weights of matrix products
@@ -108,6 +108,7 @@ class Bench:
 
     def add(self, row: dict) -> None:
         self.rows.append(row)
+        write_text(self.folder / "engine.json", json.dumps(self.rows, indent=1) + "\n")
         print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
 
     def generate(self, prompts, n, **options):
@@ -142,7 +143,7 @@ class Bench:
                      partial(self.decode, prompts, N), partial(self.generate, copies, 1))  # fmt: skip
 
     def samples_generate(self) -> None:
-        prompts, n = self.prompts[:4], 128
+        prompts, n = self.prompts[:2], 128
         row = self.compare("samples_generate", f"{len(prompts)} questions, n={n}, up to {LENGTH} tokens",
                            "generate(num_return_sequences=128)", partial(self.decode, prompts, n),
                            lambda: [self.generate([p], n) for p in prompts])  # fmt: skip
@@ -178,7 +179,7 @@ class Bench:
 
     def trainer(self, kind, steps: int, beta: float, skip: bool, completions=None):
         """Train `steps` steps from the first policy; the seconds of a step (median) and the first gradient norm."""
-        settings = {"questions_per_step": GROUPS, "num_generations": N, "micro_batch": GROUPS * N // 2, "beta": beta}
+        settings = {"questions_per_step": GROUPS, "num_generations": N, "micro_batch": GROUPS * N, "beta": beta}
         profile = self.profile.model_copy(update={"grpo": self.profile.grpo.model_copy(update=settings)})
         arguments = grpo.arguments(profile, steps, Path("/nonexistent"), seed=0)
         arguments.save_strategy = "no"
@@ -210,11 +211,8 @@ class Bench:
         row = self.compare("update", setting, "stock TRL GRPOTrainer", lambda: self.trainer(OursGiven, **same),
                            lambda: self.trainer(StockGiven, **same),
                            lambda a, b: f"gradient norm {a.norm:.6f} and {b.norm:.6f}")  # fmt: skip
-        halves = [[self.prompts[i // N] + given[i] for i in part]
-                  for part in np.array_split(np.arange(GROUPS * N), 2)]  # fmt: skip
-        nodes = sum(len(Trie(half).tokens) for half in halves)
-        scored = sum(len(Trie(half).tokens) - len(Trie([self.prompts[i // N] for i in part]).tokens)
-                     for half, part in zip(halves, np.array_split(np.arange(GROUPS * N), 2), strict=True))  # fmt: skip
+        nodes = len(Trie([self.prompts[i // N] + given[i] for i in range(GROUPS * N)]).tokens)
+        scored = nodes - len(Trie(self.prompts[:GROUPS]).tokens)
         # forward 1 and backward 2, and one forward of the reference
         self.add_limit("limit_update", setting, self.limit(nodes, scored, 4), row["ours_s"])
 
@@ -234,6 +232,44 @@ class Bench:
                   "peer": "peak with a tenth of the questions", "ours_s": peaks[1], "peer_s": peaks[0],
                   "ratio": peaks[1] / peaks[0], "low": None, "high": None, "repeats": 1,
                   "exactness": None})  # fmt: skip
+
+    def growth(self) -> None:
+        """Seconds of sampling as n, the prompt, the answer and the number of questions grow, one at a time."""
+        base = {"questions": 8, "n": 8, "prompt": 0, "answer": LENGTH}
+        extra = self.policy.tokenizer(" fact" * 400, add_special_tokens=False)["input_ids"]
+        for what, values in {"n": (2, 8, 32, 128), "prompt": (0, 100, 200, 400), "answer": (2, 4, 8, 16),
+                             "questions": (2, 8, 32)}.items():  # fmt: skip
+            for value in values:
+                size = base | {what: value}
+                prompts = [p + extra[: size["prompt"]] for p in self.prompts[: size["questions"]]]
+                began = time.perf_counter()
+                for _ in decode(self.policy, prompts, lambda i, n=size["n"]: uniform_draws(0, str(i), n, LENGTH),
+                                size["answer"], 256):  # fmt: skip
+                    pass
+                seconds = time.perf_counter() - began
+                self.add({"name": f"growth_{what}", "setting": f"{what}={value}", "value": value, "peer": None,
+                          "ours_s": seconds, "peer_s": None, "ratio": None, "low": None, "high": None, "repeats": 1,
+                          "exactness": None})  # fmt: skip
+
+
+def draw(rows: pd.DataFrame, folder: Path) -> None:
+    """Ratios with their range and the goals, and how the cost of sampling grows, as 'engine' in `folder`."""
+    goals = {"update": 5, "step": 4, "rollout": 3, "samples_generate": 4, "scoring": 5}
+    fig, axes = figures.panels(2)
+    shown = rows[rows["name"].isin(goals)].rename(columns={"ratio": "value"}).reset_index(drop=True)
+    figures.whiskers(axes[0], shown.index, shown, True, color="black", marker="o")
+    axes[0].plot([goals[name] for name in shown["name"]], shown.index, "|", color="0.5", markersize=12, label="goal")
+    axes[0].set_yticks(shown.index, shown["name"].str.replace("_", " "))
+    axes[0].set_xlim(left=0)
+    axes[0].set_xlabel("times as fast as the peer")
+    figures.legend_above(axes[0])
+    grown = rows[rows["name"].str.startswith("growth_")]
+    for (name, part), marker in zip(grown.groupby("name", sort=False), "os^D", strict=False):
+        axes[1].plot(part["value"] / part["value"].max(), part["ours_s"], marker=marker, label=name[7:])
+    axes[1].set_xlabel("share of the largest size")
+    axes[1].set_ylabel("seconds")
+    figures.legend_above(axes[1])
+    figures.save(fig, rows.drop(columns="exactness"), folder, "engine")
 
 
 def matmul_rate(device, dtype, seconds: float = 2.0) -> float:
@@ -276,13 +312,13 @@ def main() -> None:
     print(f"matrix products: {bench.rate / 1e9:.0f} GFLOP/s", flush=True)
     for name in args.rows:
         getattr(bench, name)()
-    folder = ROOT / os.environ.get("OUTPUTS", "outputs") / "bench"
-    write_text(folder / "engine.json", json.dumps(bench.rows, indent=1) + "\n")
     facts = manifest() | {"matmul_gflops": bench.rate / 1e9, "threads": torch.get_num_threads()}
-    write_text(folder / "machine.json", json.dumps(facts, indent=1) + "\n")
-    table = pd.DataFrame(bench.rows)[["name", "ours_s", "peer_s", "ratio", "low", "high", "peer"]]
+    write_text(bench.folder / "machine.json", json.dumps(facts, indent=1) + "\n")
+    rows = pd.DataFrame(bench.rows)
+    draw(rows, bench.folder)
+    table = rows[["name", "ours_s", "peer_s", "ratio", "low", "high", "peer"]]
     print(table.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
-    print(folder / "engine.json")
+    print(bench.folder / "engine.json")
 
 
 if __name__ == "__main__":
