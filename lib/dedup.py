@@ -1,14 +1,21 @@
 """Which training questions contain a held-out question's fact: candidates, verdicts, removal, ground truth."""
 
+import argparse
 import json
+import sys
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from lib.questions import normalise
+from lib.config import Dedup, Judge
+from lib.questions import complete, normalise
+from lib.runs import save_table, writer
+from lib.sources import read_file
+from lib.text import holds
 
 RARE = 10  # an entity token stands in at most this many of the questions compared
 SAME_ANSWER = 10  # of the candidates with the same answer and a shared content word, the most similar ones kept
@@ -120,7 +127,11 @@ def _compare(test: dict, train: dict) -> str | None:
         return "the same question"
     if not all(isinstance(row.get(column), str) for row in (test, train) for column in ("subject", "relation")):
         differ = set(one.split()) ^ set(other.split())  # "in" for "from" is a wording, "2016" for "2015" another fact
-        return "the same content words and answer" if differ <= FUNCTION_WORDS and names[0] & names[1] else None
+        if differ <= FUNCTION_WORDS and names[0] & names[1]:
+            return "the same content words and answer"
+        shared = (set(one.split()) & set(other.split())) - FUNCTION_WORDS
+        crossed = any(holds(one, a) for a in names[1]) and any(holds(other, a) for a in names[0])
+        return "each question holds the other's answer" if crossed and shared else None
     subjects = _names(test), _names(train)
     same_subject, same_answer = _meet(*subjects), bool(names[0] & names[1])
     if test["relation"] == train["relation"]:
@@ -247,3 +258,52 @@ def compare_with_truth(verdicts: pd.DataFrame, true_pairs: pd.DataFrame) -> pd.D
         value = len(hits) / len(of) if of else np.nan
         rows.append({"what": what, "value": value, "low": low, "high": high, "hits": len(hits), "n": len(of)})
     return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Drop the training questions that give a test question's answer away.")
+    parser.add_argument("train", type=Path, help="csv, jsonl or parquet with question and answers")
+    parser.add_argument("test", type=Path, help="the same, the questions to protect")
+    parser.add_argument(
+        "output", type=Path, help="the kept training questions; NAME.removed lists the others, with twins"
+    )
+    parser.add_argument(
+        "--judge",
+        choices=["rule", "llm"],
+        default="rule",
+        help="rule sees rewordings by small words and reversals; llm any paraphrase",
+    )
+    parser.add_argument("--model", help="the judge's model, as its server names it")
+    parser.add_argument("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
+    parser.add_argument("--neighbours", type=int, default=10, help="most similar training questions of a test question")
+    parser.add_argument("--similarity", type=float, default=0.75, help="cosine from which a pair is a candidate")
+    args = parser.parse_args()
+    try:
+        if args.judge == "llm" and not args.model:
+            raise ValueError("--judge llm needs --model, the name under which the server knows it")
+        writer(args.output)
+        settings = SimpleNamespace(
+            dedup=Dedup(neighbours=args.neighbours, similarity=args.similarity, judge=args.judge),
+            judge=Judge(kind="llm" if args.model else "alias", model=args.model, base_url=args.base_url),
+        )
+        given = {side: read_file(getattr(args, side)) for side in ("train", "test")}
+        sides = {side: complete(frame, side).assign(split=side) for side, frame in given.items()}
+        if set(sides["train"]["question_id"]) & set(sides["test"]["question_id"]):
+            sides = {s: f.assign(question_id=f"{s}-" + f["question_id"]) for s, f in sides.items()}
+        kept, removed, verdicts = dedup(pd.concat(sides.values(), ignore_index=True), settings)
+        stays = sides["train"]["question_id"].isin(kept["question_id"]).to_numpy()
+        save_table(given["train"][stays], args.output)
+        listed = args.output.with_name(f"{args.output.stem}.removed{args.output.suffix}")
+        save_table(removed, listed)
+    except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
+        sys.exit(f"dedup: {' '.join(str(error).split())}")
+    gone, leaked = removed["train_id"].nunique(), removed["test_id"].nunique()
+    asked, all_pairs = len(verdicts), len(sides["train"]) * len(sides["test"])
+    print(
+        f"{gone} of {len(sides['train'])} training questions give {leaked} of {len(sides['test'])} test questions away"
+    )
+    print(f"{asked} pairs were judged, of {all_pairs}: {args.output} and {listed}")
+
+
+if __name__ == "__main__":
+    main()

@@ -131,11 +131,13 @@ def bounds(answers: pd.DataFrame, questions: pd.DataFrame, judge: Callable) -> p
     about = questions.set_index("question_id")
     asked = [about.at[q, "question"] for q in answers["question_id"]]
     golds = [list(about.at[q, "answers"]) for q in answers["question_id"]]
-    verdicts = pd.array(judge(asked, golds, answers["text"].tolist()), dtype="Float64")
-    table = answers.assign(p=np.exp(answers["logprob"]), right=verdicts == 1.0, wrong=verdicts == 0.0)
+    verdicts = judge(asked, golds, answers["text"].tolist())
+    table = answers.assign(p=np.exp(answers["logprob"]), right=[v == 1.0 for v in verdicts],
+                           wrong=[v == 0.0 for v in verdicts])  # fmt: skip
     rows = []
-    for question_id, part in table.groupby("question_id", sort=False):
-        right, wrong = (part.loc[part[kind].fillna(False).astype(bool), "p"].sum() for kind in ("right", "wrong"))
+    for question_id in questions["question_id"]:  # without an answer found the bounds are 0 and 1
+        part = table[table["question_id"] == question_id]
+        right, wrong = (part.loc[part[kind].astype(bool), "p"].sum() for kind in ("right", "wrong"))
         rows.append((question_id, right, min(1.0, max(right, 1 - wrong)), part["p"].sum(), len(part)))
     return pd.DataFrame(rows, columns=["question_id", "lower", "upper", "found", "answers"])
 

@@ -5,15 +5,22 @@ paper does. Checks that need no model come first: text that speaks to the judge 
 is incorrect whatever a model would say.
 """
 
+import argparse
+import contextlib
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 
 from lib.config import Judge
+from lib.metrics import accuracy
+from lib.runs import save_table, writer
+from lib.sources import QuestionsError, need, read_answers, read_table
 from lib.text import holds, normalise
 
 LONGEST = 500  # characters of an answer that a judge reads
@@ -195,18 +202,24 @@ def disputed(prediction: str, answers: list[str]) -> bool:
     return not any(words & set(normalise(answer).split()) for answer in answers)
 
 
-def ask_judge(client, settings: Judge, questions, answers, predictions) -> list[float | None]:
-    """Verdicts of a model: unusable replies and disputed positives are asked once more, then fail.
+def ask_judge(client, settings: Judge, questions, answers, predictions, notes: list | None = None):
+    """Verdicts of a model, 1.0, 0.0 or None: unusable replies and disputed positives are asked once more, then fail.
 
-    Raises JudgeFailed when more than `max_failed` of the verdicts fail.
+    `notes`, when given, gets one {raw, disputed} a case: the model's last reply (None where it was not asked), and
+    whether a positive verdict was asked again. Raises JudgeFailed when more than `max_failed` of the verdicts fail.
     """
     texts = [clean(p) for p in predictions]
     verdicts = [None if precheck(t, a) else 0.0 for t, a in zip(texts, answers, strict=True)]
     open_cases = [i for i, v in enumerate(verdicts) if v is None]
+    notes = [] if notes is None else notes
+    notes += [{"raw": None, "disputed": False} for _ in texts]
     for again in (False, True):
         replies = client.ask([messages(questions[i], answers[i], texts[i], again) for i in open_cases])
         got = {i: verdict(reply) for i, reply in zip(open_cases, replies, strict=True)}
         verdicts = [got.get(i, v) for i, v in enumerate(verdicts)]
+        for i, reply in zip(open_cases, replies, strict=True):
+            notes[i]["raw"] = reply
+            notes[i]["disputed"] |= got[i] == 1.0 and disputed(texts[i], answers[i])
         open_cases = [i for i, v in got.items() if v is None or (v == 1.0 and disputed(texts[i], answers[i]))]
     failed = sum(v is None for v in verdicts)
     if failed > settings.max_failed * max(len(verdicts), 1):
@@ -215,3 +228,80 @@ def ask_judge(client, settings: Judge, questions, answers, predictions) -> list[
             f"{settings.max_failed}; look at the judge's log, then run again: answered cases are cached"
         )
     return verdicts
+
+
+def regrade(table: pd.DataFrame, settings: Judge, where="") -> pd.DataFrame:
+    """Grade anybody's predictions: the rows of `table`, one for each prediction, with the verdicts beside them.
+
+    table: question, answers and prediction, one text or a list. Adds question_id (where missing), correct (boolean,
+    NA = the judge failed), judge (its name), kind, raw (a model's reply) and disputed. Raises QuestionsError for a
+    missing column and for a row without answers or prediction.
+    """
+    need(table, ["question", "answers", "prediction"], where)
+    answers = [read_answers(value, where, row) for row, value in enumerate(table["answers"])]
+    predictions = [_predictions(value, where, row) for row, value in enumerate(table["prediction"])]
+    table = table.assign(answers=answers, prediction=predictions)
+    if "question_id" not in table:
+        table = table.assign(question_id=[f"row{row}" for row in range(len(table))])
+    rows = table.explode("prediction", ignore_index=True)
+    cases = list(zip(rows["question"], rows["answers"], rows["prediction"], strict=True))
+    keys = [(q, tuple(a), normalise(p)) if settings.kind == "llm" else (q, tuple(a), p) for q, a, p in cases]
+    once = {key: case for key, case in reversed(list(zip(keys, cases, strict=True)))}  # equal cases are judged once
+    asked, golds, texts = (list(column) for column in zip(*once.values(), strict=True))
+    notes = []
+    if settings.kind == "llm":
+        from lib.llm import Client
+
+        verdicts = ask_judge(Client(settings), settings, asked, golds, texts, notes)
+    else:
+        verdicts = make_reward(settings)(asked, golds, texts)
+        notes = [{"raw": None, "disputed": False} for _ in texts]
+    found = {key: (verdict, note) for key, verdict, note in zip(once, verdicts, notes, strict=True)}
+    correct = [None if found[key][0] is None else found[key][0] == 1.0 for key in keys]
+    return rows.assign(
+        correct=pd.array(correct, dtype="boolean"), judge=settings.model if settings.kind == "llm" else settings.kind,
+        kind=settings.kind, raw=[found[key][1]["raw"] for key in keys],
+        disputed=[found[key][1]["disputed"] for key in keys],
+    )  # fmt: skip
+
+
+def _predictions(value, where, row) -> list[str]:
+    """A row's predictions: a list, a JSON list in a string, or one text; blank ones inside a list are wrong answers."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with contextlib.suppress(json.JSONDecodeError):
+            value = json.loads(value)
+    given = [value] if isinstance(value, str | int | float) or value is None else list(value)
+    given = ["" if v is None or v != v else str(v) for v in given]
+    if not any(v.strip() for v in given):
+        raise QuestionsError(f"{where}: row {row}: `prediction` is empty; give the answer to grade or drop the row")
+    return given
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Grade predictions: a file with question, answers and prediction.")
+    parser.add_argument("input", type=Path, help="csv, jsonl or parquet; `prediction` is one text or a list")
+    parser.add_argument("output", type=Path, help="csv, jsonl or parquet: the same rows with the verdicts")
+    parser.add_argument("--judge", choices=["exact", "alias", "llm"], default="alias")
+    parser.add_argument("--model", help="the judge's model, as its server names it")
+    parser.add_argument("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--max-failed", type=float, default=0.05, help="share of failed verdicts that stops the run")
+    args = parser.parse_args()
+    try:
+        if args.judge == "llm" and not args.model:
+            raise ValueError("--judge llm needs --model, the name under which the server knows it")
+        writer(args.output)
+        settings = Judge(kind=args.judge, model=args.model, base_url=args.base_url, concurrency=args.concurrency,
+                         max_failed=args.max_failed)  # fmt: skip
+        graded = regrade(read_table(args.input), settings, args.input)
+        save_table(graded, args.output)
+    except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
+        sys.exit(f"judging: {' '.join(str(error).split())}")
+    found = accuracy(graded)
+    print(f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] over {found['n']} questions")
+    told = f"{found['failed']} verdicts failed, {int(graded['disputed'].sum())} were disputed"
+    print(f"{len(graded)} predictions; {told}; {args.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -53,6 +53,30 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
     return path
 
 
+def writer(path: Path):
+    """How a table is written to a csv, jsonl or parquet file; raises ValueError for another extension."""
+    writers = {
+        ".csv": lambda frame, p: frame.to_csv(p, index=False),
+        ".jsonl": lambda frame, p: frame.to_json(p, orient="records", lines=True, force_ascii=False),
+        ".parquet": lambda frame, p: frame.to_parquet(p, index=False),
+    }
+    if path.suffix not in writers:
+        raise ValueError(f"{path}: unknown extension {path.suffix!r}; give one of {', '.join(writers)}")
+    return writers[path.suffix]
+
+
+def save_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a table for people, csv, jsonl or parquet by its extension, whole or not at all."""
+    write = writer(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    lists = [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()] if path.suffix == ".csv" else []
+    frame = frame.assign(**{c: frame[c].map(json.dumps) for c in lists})
+    write(frame, temporary)
+    os.replace(temporary, path)
+    return path
+
+
 class Stage:
     """One stage's folder. `settings.json` first, tables as they come, `summary.json` and `done.json` last.
 

@@ -35,7 +35,7 @@ def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
         where = f"{hub_id} ({split})"
         if mirror:
             where = str(Path(mirror) / folder / f"{split}.parquet")
-            frame = _read_table(Path(where))
+            frame = read_table(Path(where))
         else:
             frame = _from_hub(hub_id, configuration, split, revision)
             if len(frame) != count:
@@ -111,7 +111,7 @@ def read_file(path: str | Path) -> pd.DataFrame:
     popularity are taken where given. Raises QuestionsError naming the file, the column or row, and what to do.
     """
     path = Path(path)
-    frame = _read_table(path)
+    frame = read_table(path)
     need(frame, ["question", "answers"], path)
     answers = [read_answers(a, path, i) for i, a in enumerate(frame["answers"])]
     frame = frame.assign(answers=answers)
@@ -128,7 +128,8 @@ def read_file(path: str | Path) -> pd.DataFrame:
     return frame.assign(question_id=ids.astype(str))
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """The rows of a csv, jsonl or parquet file, columns of text as text. Raises QuestionsError."""
     readers = {
         ".csv": pd.read_csv,
         ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=False),
@@ -141,7 +142,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         # "NA" and "None" are answers, only an empty cell is none
         text = {"keep_default_na": False, "na_values": [""]} if path.suffix == ".csv" else {}
-        text |= {"dtype": {c: str for c in ("question", "answers", "question_id")}} if text else {}
+        text |= {"dtype": {c: str for c in ("question", "answers", "question_id", "prediction")}} if text else {}
         frame = readers[path.suffix](path, **text)
     except (ValueError, OSError) as error:
         raise QuestionsError(

@@ -81,6 +81,13 @@ def test_bounds_hold_and_close_as_the_budget_grows(policy):
         assert truth > 0
 
 
+def test_a_question_without_answers_has_no_bounds():
+    questions = pd.DataFrame({"question_id": ["a"], "question": ["where"], "answers": [["Bern"]]})
+    none = pd.DataFrame(columns=["question_id", "text", "logprob", "finish"])
+    found = bounds(none, questions, lambda *rows: [])
+    assert found[["lower", "upper", "found", "answers"]].to_numpy().tolist() == [[0, 1, 0, 0]]
+
+
 def test_agreement_is_whether_interval_and_bounds_meet():
     limits = pd.DataFrame({"question_id": ["a", "b"], "lower": [0.2, 0.9], "upper": [0.3, 0.95]})
     access = pd.DataFrame({"question_id": ["a", "b"], "correct": [16, 0], "n": [64, 64], "share": [0.25, 0.0]})
