@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all smoke test test-vllm bench lab figures report clean
+.PHONY: help setup weights settings all plan smoke test test-vllm bench lab figures report clean
 
 RUN ?= laptop
 PROFILE := profiles/$(RUN).yaml
@@ -86,6 +86,9 @@ $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_baselines.ipynb: $(OUT)/02_dedup.ipynb
 $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
 $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb: $(OUT)/04_grpo.ipynb
+
+plan: $(READY)  ## what a run will cost: samples, steps, minutes on this machine, memory, judge calls
+	@$(PY) -m lib.plan $(RUN) $(MODEL) $(DATASET)
 
 smoke:  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
 	@rm -rf $(OUTPUTS)/smoke
