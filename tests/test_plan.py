@@ -9,8 +9,8 @@ def test_counts_are_those_of_the_profile():
     table = work(profile, {"train": 320, "validation": 64, "test": 128}).set_index("what")
     assert table.loc["samples before RL", "samples"] == 320 * 16 + 128 * 128
     assert table.loc["greedy answers and chain of thought", "samples"] == 128 * (4 + 64 // 16)
-    assert table.loc["24 steps", ["samples", "groups"]].tolist() == [24 * 32 * 5, 24 * 32 * SIGNAL]
-    assert table.loc["5 evaluations", "samples"] == 5 * 64 + 128
+    assert table.loc["18 steps", ["samples", "groups"]].tolist() == [18 * 32 * 5, 18 * 32 * SIGNAL]
+    assert table.loc["4 evaluations", "samples"] == 4 * 64 + 128
     assert table.loc["samples after RL", "samples"] == 128 * 64
     assert table.loc["4 subsets, 6 steps each", "samples"] == 4 * 6 * 32 * 5
     assert table.loc["likeliest answers", "prefixes"] == 2 * 32 * 256
