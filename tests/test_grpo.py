@@ -118,7 +118,7 @@ class Gradients(grpo.Watch):
         self.seen.append([p.grad.clone() for p in model.parameters()])
 
 
-def gradients(kind, policy, profile, folder, skip=False, steps=2, rewards=None):
+def gradients(kind, policy, profile, folder, skip=False, steps=2, rewards=None, difficulty_weight=0.0):
     """Every step's gradients, and the loss that was logged."""
     profile = with_grpo(profile, skip_zero_variance=False) if kind is Plain else profile
     model, watch = deepcopy(policy.model), Gradients(folder)
@@ -135,7 +135,7 @@ def gradients(kind, policy, profile, folder, skip=False, steps=2, rewards=None):
     trainer = kind(model=model, reward_funcs=reward, args=arguments, train_dataset=Dataset.from_list(rows),
                    processing_class=policy.tokenizer, callbacks=[watch])  # fmt: skip
     if kind is Ours:
-        trainer.skip_zero_variance = skip
+        trainer.skip_zero_variance, trainer.difficulty_weight = skip, difficulty_weight
         share_prefixes(trainer.model)
         if trainer.ref_model is not None:
             share_prefixes(trainer.ref_model)
@@ -164,6 +164,13 @@ def test_reward_scaling_and_masked_rewards_are_trls(policy, profile, tmp_path, s
     plain, _ = gradients(Plain, policy, profile, tmp_path, steps=1, rewards=rewards)
     ours, _ = gradients(Ours, policy, profile, tmp_path, steps=1, rewards=rewards)
     assert all((a - b).norm() <= 1e-4 * b.norm() for a, b in zip(ours[0], plain[0], strict=True))
+
+
+def test_the_difficulty_weight_scales_a_group_by_its_failures(policy, profile, tmp_path):
+    plain, _ = gradients(Ours, policy, profile, tmp_path, steps=1)
+    weighted, _ = gradients(Ours, policy, profile, tmp_path, steps=1, difficulty_weight=2.0)
+    # both groups with signal have one right answer of four: (1 - 1/4) ** 2
+    assert all((a - 0.5625 * b).norm() <= 1e-4 * b.norm() for a, b in zip(weighted[0], plain[0], strict=True))
 
 
 def test_trls_defaults_that_would_change_the_algorithm_are_closed(profile, tmp_path):
