@@ -112,8 +112,9 @@ def likely_answers(policy, questions: pd.DataFrame, max_new_tokens: int, nodes: 
     prompts = [render(policy.tokenizer, prompt(q)) for q in questions["question"]]
     progress, found = Progress(f"{name}: likeliest answers of {len(ids)} questions", len(ids)), []
     for index, answers, _ in walk(policy, prompts, max_new_tokens, nodes, rows=rows):
-        texts = policy.tokenizer.batch_decode([a[0] for a in answers], skip_special_tokens=True)
-        found += [(ids[index], text.strip(), a[1], a[2]) for text, a in zip(texts, answers, strict=True)]
+        for tokens, logprob, finish in answers:
+            text = policy.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            found.append((ids[index], text, logprob, finish))
         progress.step()
     frame = pd.DataFrame(found, columns=["question_id", "text", "logprob", "finish"])
     frame = frame.sort_values(["question_id", "logprob"], ascending=[True, False], ignore_index=True)

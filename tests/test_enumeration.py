@@ -81,11 +81,13 @@ def test_bounds_hold_and_close_as_the_budget_grows(policy):
         assert truth > 0
 
 
-def test_a_question_without_answers_has_no_bounds():
+def test_a_question_without_answers_has_no_bounds(policy, monkeypatch):
     questions = pd.DataFrame({"question_id": ["a"], "question": ["where"], "answers": [["Bern"]]})
     none = pd.DataFrame(columns=["question_id", "text", "logprob", "finish"])
     found = bounds(none, questions, lambda *rows: [])
     assert found[["lower", "upper", "found", "answers"]].to_numpy().tolist() == [[0, 1, 0, 0]]
+    monkeypatch.setattr(enumeration, "FLOOR", 1.0)  # no answer is likely enough to be looked at
+    assert likely_answers(policy, questions, LENGTH, 4).empty
 
 
 def test_agreement_is_whether_interval_and_bounds_meet():
