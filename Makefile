@@ -111,7 +111,7 @@ test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at
 test-vllm: .venv-vllm/.ready  ## vLLM's CPU build against the engine, in this process and as a server; ten minutes
 	.venv-vllm/bin/python -m pytest tests/vllm_real.py
 
-bench: $(READY)  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
+bench: $(READY) .venv-vllm/.ready  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
 	HF_HUB_OFFLINE=1 $(PY) -m lib.bench
 
 lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds options

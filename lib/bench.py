@@ -17,6 +17,7 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ from lib.trie import Trie, share_prefixes
 
 GROUPS, N = 16, 5  # of a training step
 LENGTH = 16
-ROWS = ("rollout", "samples_generate", "scoring", "update", "step", "memory", "growth")
+ROWS = ("rollout", "samples_generate", "samples_vllm", "scoring", "update", "step", "memory", "growth")
+VLLM = ROOT / ".venv-vllm" / "bin" / "python"
 
 
 class Given:
@@ -153,6 +155,26 @@ class Bench:
         first = len(Trie(prompts).tokens) - len(prompts)
         self.add_limit("limit_samples", row["setting"], self.limit(nodes + first, nodes, 1), row["ours_s"])
 
+    def samples_vllm(self) -> None:
+        prompts, n = self.prompts[:2], 128
+        given = json.dumps({"prompts": prompts, "n": n, "length": LENGTH})
+        with subprocess.Popen([VLLM, "-m", "lib.bench_vllm"], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:  # fmt: skip
+            process.stdin.write(given + "\n")
+
+            def draw():
+                process.stdin.write("draw\n")
+                process.stdin.flush()
+                line = next((line for line in process.stdout if line.startswith("SECONDS")), None)
+                if line is None:
+                    raise RuntimeError(f"vLLM ended without samples; try {VLLM} -m lib.bench_vllm by hand")
+                return SimpleNamespace(seconds=float(line.split()[1]))
+
+            draw()  # loads and warms up
+            self.compare("samples_vllm", f"{len(prompts)} questions, n={n}, up to {LENGTH} tokens",
+                         "vLLM on CPU, prefix caching", partial(self.decode, prompts, n), draw)  # fmt: skip
+            process.stdin.close()
+
     def scoring(self) -> None:
         prompts = self.prompts[:16]
         drawn = self.decode(prompts, 40)
@@ -254,7 +276,7 @@ class Bench:
 
 def draw(rows: pd.DataFrame, folder: Path) -> None:
     """Ratios with their range and the goals, and how the cost of sampling grows, as 'engine' in `folder`."""
-    goals = {"update": 5, "step": 4, "rollout": 3, "samples_generate": 4, "scoring": 5}
+    goals = {"update": 5, "step": 4, "rollout": 3, "samples_generate": 4, "samples_vllm": 4, "scoring": 5}
     fig, axes = figures.panels(2)
     shown = rows[rows["name"].isin(goals)].rename(columns={"ratio": "value"}).reset_index(drop=True)
     figures.whiskers(axes[0], shown.index, shown, True, color="black", marker="o")

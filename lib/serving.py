@@ -100,10 +100,13 @@ def serve(name: str, revision=None, dtype="bfloat16", base_url=None, max_length:
         return Served(name, client, tokenizer, stops)
     try:
         from vllm import LLM
+        from vllm.platforms import current_platform
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             "sampling.backend `vllm` needs the package vllm: see requirements/README.md"
         ) from None
+    if current_platform.is_cpu():  # its seeded generators cannot go back when a prompt is read in several parts
+        options.setdefault("enable_chunked_prefill", False)
     engine = LLM(str(Path(name)) if Path(name).exists() else name, revision=revision, dtype=dtype,
                  max_model_len=max_length, enable_prefix_caching=True, **options)  # fmt: skip
     return Served(name, engine, tokenizer, stops)

@@ -22,6 +22,7 @@ QUESTIONS = pd.DataFrame({
                  "What is the chemical symbol of iron?", "In which country is the city of Osaka?"],
 })  # fmt: skip
 PORT = 8765
+os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB: two engines at once
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +37,17 @@ def served():
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(tmp_path_factory):
     """A vLLM server of the same weights on loopback."""
     folder = str(wheel_weights())
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--dtype", "float32",
-               "--max-model-len", "256", "--enforce-eager", "--port", str(PORT), "--host", "127.0.0.1"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+               "--max-model-len", "256", "--enforce-eager", "--no-enable-chunked-prefill", "--port", str(PORT),
+               "--host", "127.0.0.1"]  # fmt: skip
+    log = tmp_path_factory.mktemp("server") / "log"
+    with open(log, "w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         try:
             for _ in range(300):
-                assert process.poll() is None, "the server ended"
+                assert process.poll() is None, log.read_text()[-3000:]
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2)
                     break
