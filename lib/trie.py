@@ -16,6 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from lib.products import use_fast_products
+
 ATTENTION = "shared_prefix"
 EXACT_FOR = ("llama", "qwen2", "qwen3", "olmo2")  # checked in the tests against plain transformers
 BLOCK = 256  # nodes of one attention call: larger wastes masked products, smaller costs calls
@@ -144,6 +146,7 @@ def use_layouts(model) -> None:
         reason = f"it has layers other than full attention ({', '.join(sorted(kinds))}, sliding window {sliding})"
     else:
         model.set_attn_implementation(ATTENTION)
+        use_fast_products(model)
         return
     raise ValueError(f"shared prefixes are not exact for this model: {reason}")
 
