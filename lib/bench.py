@@ -1,7 +1,9 @@
 """The engine against its peers, interleaved in one run: seconds, ratios, exactness, and the machine's limit.
 
 Every row times ours and the peer on the same questions in turn, several times, and reports medians and the range of
-the ratio. The limit is the time that the counted matrix products would take at the rate measured here.
+the ratio; `same_products` is the ratio to the peer with this project's linear layers (lib.products) put in, so that
+what the engine does and what the kernels do can be told apart. The limit is the time that the counted matrix products
+would take at the rate measured here.
 """
 
 import argparse
@@ -23,12 +25,13 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, disable_progress_bars
-from transformers import PrinterCallback, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 
 from lib import figures, grpo
 from lib.config import ROOT, load_profile
-from lib.models import load_policy
+from lib.models import load_policy, locate, make_policy
+from lib.products import FASTER, product, use_fast_products
 from lib.prompts import direct, render
 from lib.questions import load_questions
 from lib.runs import manifest, write_text
@@ -74,55 +77,70 @@ class Clock(TrainerCallback):
 class Bench:
     """The policy, real prompts, and the machine's matrix-product rate."""
 
-    def __init__(self, repeats: int):
-        self.repeats, self.profile = repeats, load_profile("laptop")
+    def __init__(self, repeats: int, shape: str | None = None, dtype: str = "float32"):
+        self.repeats, self.profile = repeats, load_profile("laptop").model_copy(update={"dtype": dtype})
         self.policy = load_policy(self.profile)
+        if shape:
+            self.policy = make_policy(random_model(shape, self.policy), self.policy.tokenizer)
+        self.peers = {"peer": stock(self.policy.model)}
+        if FASTER and self.policy.device.type == "cpu":
+            self.peers["same"] = stock(self.policy.model)
+            use_fast_products(self.peers["same"])
         questions = load_questions(self.profile, 0)
         self.questions = questions[questions["split"] == "train"].reset_index(drop=True)
         self.prompts = [render(self.policy.tokenizer, direct(q)) for q in self.questions["question"]]
         self.rows, self.folder = [], ROOT / os.environ.get("OUTPUTS", "outputs") / "bench"
         config = self.policy.model.config
         embedding = config.vocab_size * config.hidden_size
-        self.body = sum(p.numel() for p in self.policy.model.parameters()) - embedding  # weights of matrix products
+        looked_up = embedding * (1 if config.tie_word_embeddings else 2)
+        self.body = sum(p.numel() for p in self.policy.model.parameters()) - looked_up  # weights of matrix products
         self.head = embedding
-        self.rate = matmul_rate(self.policy.device, getattr(torch, self.profile.dtype))
+        self.rate = matmul_rate(self.policy.device, self.policy.model.dtype)
 
-    def compare(self, name: str, setting: str, peer_name: str, ours, peer, check=None) -> dict:
-        """Time `ours()` and `peer()` in turn; `check(ours, peer)` gives the exactness of their results."""
-        times = {"ours": [], "peer": []}
-        results = {}
+    def compare(self, name: str, setting: str, peer_name: str, ours, peer, check=None, same=True) -> dict:
+        """Time `ours()` and `peer(model)` in turn; `check(ours, peer)` gives the exactness of their results."""
+        peers = self.peers if same else {"peer": self.peers["peer"]}
+        work = {"ours": ours} | {side: partial(peer, model) for side, model in peers.items()}
+        times, results = {side: [] for side in work}, {}
         for _ in range(self.repeats):
-            for side, work in (("ours", ours), ("peer", peer)):
+            for side, run in work.items():
                 results[side] = None
                 gc.collect()
                 began = time.perf_counter()
-                results[side] = work()
+                results[side] = run()
+                self.wait()
                 seconds = getattr(results[side], "seconds", None)
                 times[side].append(seconds or time.perf_counter() - began)
-        ratios = [p / o for o, p in zip(times["ours"], times["peer"], strict=True)]
+        ratios = {side: [p / o for o, p in zip(times["ours"], times[side], strict=True)] for side in peers}
         row = {"name": name, "setting": setting, "peer": peer_name,
                "ours_s": statistics.median(times["ours"]), "peer_s": statistics.median(times["peer"]),
-               "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
+               "ratio": statistics.median(ratios["peer"]), "low": min(ratios["peer"]), "high": max(ratios["peer"]),
+               "same_products": statistics.median(ratios["same"]) if "same" in ratios else None,
                "repeats": self.repeats,
                "exactness": check(results["ours"], results["peer"]) if check else None}  # fmt: skip
         self.add(row)
         return row
+
+    def wait(self) -> None:
+        """Let the device finish what it was given."""
+        if self.policy.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def add(self, row: dict) -> None:
         self.rows.append(row)
         write_text(self.folder / "engine.json", json.dumps(self.rows, indent=1) + "\n")
         print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
 
-    def generate(self, prompts, n, **options):
+    def generate(self, prompts, n, model):
         """transformers' generate at temperature 1 on left-padded copies of the prompts."""
         tokenizer = self.policy.tokenizer
         width = max(map(len, prompts))
         ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
         with torch.inference_mode():
-            return self.policy.model.generate(
+            return model.generate(
                 ids.to(self.policy.device), attention_mask=mask.to(self.policy.device), do_sample=True, temperature=1.0,
-                top_k=0, top_p=1.0, max_new_tokens=LENGTH, num_return_sequences=n, **options,
+                top_k=0, top_p=1.0, max_new_tokens=LENGTH, num_return_sequences=n,
             )  # fmt: skip
 
     def decode(self, prompts, n, rows=256):
@@ -148,7 +166,7 @@ class Bench:
         prompts, n = self.prompts[:2], 128
         row = self.compare("samples_generate", f"{len(prompts)} questions, n={n}, up to {LENGTH} tokens",
                            "generate(num_return_sequences=128)", partial(self.decode, prompts, n),
-                           lambda: [self.generate([p], n) for p in prompts])  # fmt: skip
+                           lambda model: [self.generate([p], n, model) for p in prompts])  # fmt: skip
         done = self.decode(prompts, n)
         distinct = [{tuple(ids[:k]) for ids in d["ids"] for k in range(len(ids))} for d in done]
         nodes = sum(map(len, distinct))  # every distinct prefix predicts one token
@@ -162,7 +180,7 @@ class Bench:
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:  # fmt: skip
             process.stdin.write(given + "\n")
 
-            def draw():
+            def draw(model=None):  # vLLM holds its own
                 process.stdin.write("draw\n")
                 process.stdin.flush()
                 line = next((line for line in process.stdout if line.startswith("SECONDS")), None)
@@ -172,7 +190,8 @@ class Bench:
 
             draw()  # loads and warms up
             self.compare("samples_vllm", f"{len(prompts)} questions, n={n}, up to {LENGTH} tokens",
-                         "vLLM on CPU, prefix caching", partial(self.decode, prompts, n), draw)  # fmt: skip
+                         "vLLM on CPU, prefix caching", partial(self.decode, prompts, n), draw,
+                         same=False)  # fmt: skip
             process.stdin.close()
 
     def scoring(self) -> None:
@@ -182,31 +201,31 @@ class Bench:
                  for ids in sorted({tuple(ids) for ids in d["ids"]})[:8]]  # fmt: skip
 
         @torch.inference_mode()
-        def plain():
+        def plain(model):
             found = []
             for start in range(0, len(pairs), 32):
                 part = pairs[start : start + 32]
                 width = max(len(p) + len(a) for p, a in part)
                 ids = torch.tensor([p + a + [0] * (width - len(p) - len(a)) for p, a in part])
                 mask = torch.tensor([[1] * (len(p) + len(a)) + [0] * (width - len(p) - len(a)) for p, a in part])
-                logits = self.policy.model(input_ids=ids, attention_mask=mask).logits.float()
+                logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float()
                 for (p, a), one in zip(part, logits, strict=True):
                     scores = one[len(p) - 1 : len(p) + len(a) - 1].log_softmax(-1)
-                    found.append(float(scores.gather(-1, torch.tensor(a)[:, None]).sum()))
+                    found.append(float(scores.gather(-1, torch.tensor(a, device=model.device)[:, None]).sum()))
             return found
 
         self.compare("scoring", f"{len(prompts)} questions, 8 answers each", "one row an answer, batches of 32",
                      lambda: answer_logprobs(self.policy, pairs), plain,
                      lambda a, b: f"log-probabilities within {np.abs(np.subtract(a, b)).max():.1e}")  # fmt: skip
 
-    def trainer(self, kind, steps: int, beta: float, skip: bool, completions=None):
+    def trainer(self, kind, steps: int, beta: float, skip: bool, completions=None, model=None):
         """Train `steps` steps from the first policy; the seconds of a step (median) and the first gradient norm."""
         settings = {"questions_per_step": GROUPS, "num_generations": N, "micro_batch": GROUPS * N, "beta": beta}
         profile = self.profile.model_copy(update={"grpo": self.profile.grpo.model_copy(update=settings)})
         arguments = grpo.arguments(profile, steps, Path("/nonexistent"), seed=0)
         arguments.save_strategy = "no"
         rows = [{"prompt": direct(q)} for q in self.questions["question"][:GROUPS]] * steps
-        clock, model = Clock(), copy.deepcopy(self.policy.model).train()
+        clock, model = Clock(), copy.deepcopy(model or self.policy.model).train()
 
         def reward(prompts, **kwargs):  # one right answer in every other group
             return [float(i % (2 * N) == 0) for i in range(len(prompts))]
@@ -231,7 +250,7 @@ class Bench:
         same = dict(steps=1, beta=0.001, skip=False, completions=given)
         setting = f"{GROUPS} questions, n={N}, beta 0.001"
         row = self.compare("update", setting, "stock TRL GRPOTrainer", lambda: self.trainer(OursGiven, **same),
-                           lambda: self.trainer(StockGiven, **same),
+                           lambda model: self.trainer(StockGiven, model=model, **same),
                            lambda a, b: f"gradient norm {a.norm:.6f} and {b.norm:.6f}")  # fmt: skip
         nodes = len(Trie([self.prompts[i // N] + given[i] for i in range(GROUPS * N)]).tokens)
         scored = nodes - len(Trie(self.prompts[:GROUPS]).tokens)
@@ -241,9 +260,8 @@ class Bench:
     def step(self) -> None:
         same = dict(steps=1, beta=0.0, skip=False)
         setting = f"{GROUPS} questions, n={N}, beta 0"
-        stock = partial(self.trainer, GRPOTrainer, **same)
         self.compare("step", setting, "stock TRL GRPOTrainer", partial(self.trainer, grpo.SharedPrefixGRPO, **same),
-                     stock)  # fmt: skip
+                     lambda model: self.trainer(GRPOTrainer, model=model, **same))  # fmt: skip
 
     def memory(self) -> None:
         """Peak memory of a process that samples 10 times the questions, over that of one that samples them once."""
@@ -294,14 +312,42 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     figures.save(fig, rows.drop(columns="exactness"), folder, "engine")
 
 
+def stock(model):
+    """A copy of the model as transformers makes it: its own attention and linear layers."""
+    plain = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=model.dtype, attn_implementation="sdpa")
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = copy.deepcopy(model.generation_config)
+    return plain.to(model.device).eval()
+
+
+def random_model(shape: str, policy):
+    """A model of random weights: a profile's model folder or hub id `shape`, or `7b`: the shape of Qwen2.5-7B.
+
+    Speed needs no trained weights. Ends with the small model's end-of-text token, so that its prompts do.
+    """
+    if shape == "7b":
+        config = AutoConfig.for_model(
+            "qwen2", hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+            num_key_value_heads=4, vocab_size=152064, tie_word_embeddings=False, rope_theta=1e6,
+        )  # fmt: skip
+    else:
+        name, revision = locate(shape)
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    with torch.device(policy.device):
+        model = AutoModelForCausalLM.from_config(config, dtype=policy.model.dtype).eval()
+    model.generation_config = copy.deepcopy(policy.model.generation_config)
+    return model
+
+
 def matmul_rate(device, dtype, seconds: float = 2.0) -> float:
     """Operations a second of the matrix products at this model's shapes: 256 tokens, 576 to 1536 features."""
-    a, b = torch.randn(256, 576, device=device, dtype=dtype), torch.randn(576, 1536, device=device, dtype=dtype)
+    a, b = torch.randn(256, 576, device=device, dtype=dtype), torch.randn(1536, 576, device=device, dtype=dtype)
     best, end = 0.0, time.perf_counter() + seconds
+    multiply = product if FASTER and device.type == "cpu" and dtype == torch.float32 else torch.nn.functional.linear
     while time.perf_counter() < end:
         began = time.perf_counter()
         for _ in range(20):
-            a @ b
+            multiply(a, b)
         if device.type == "cuda":
             torch.cuda.synchronize()
         best = max(best, 20 * 2 * 256 * 576 * 1536 / (time.perf_counter() - began))
@@ -320,6 +366,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time the engine against its peers.")
     parser.add_argument("rows", nargs="*", default=ROWS, metavar="row", help=f"any of {', '.join(ROWS)}")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--random", metavar="SHAPE", help="a model of random weights: 7b, a hub id or a folder")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--sample", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     unknown = sorted(set(args.rows) - set(ROWS))
@@ -330,7 +378,7 @@ def main() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    bench = Bench(args.repeats)
+    bench = Bench(args.repeats, args.random, args.dtype)
     print(f"matrix products: {bench.rate / 1e9:.0f} GFLOP/s", flush=True)
     for name in args.rows:
         getattr(bench, name)()
@@ -338,7 +386,7 @@ def main() -> None:
     write_text(bench.folder / "machine.json", json.dumps(facts, indent=1) + "\n")
     rows = pd.DataFrame(bench.rows)
     draw(rows, bench.folder)
-    table = rows[["name", "ours_s", "peer_s", "ratio", "low", "high", "peer"]]
+    table = rows[["name", "ours_s", "peer_s", "ratio", "low", "high", "same_products", "peer"]]
     print(table.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
     print(bench.folder / "engine.json")
 

@@ -20,9 +20,10 @@ import torch
 from lib.models import Policy
 from lib.prompts import direct, render
 from lib.runs import write_table
-from lib.trie import Trie, grouped_attention, packed_hidden
+from lib.trie import ChosenLogprobs, Trie, grouped_attention, packed_hidden
 
 PREFILL = 64  # prompts of one prefill
+HEAD = 512  # positions whose next-token logits are held at once in scoring
 BLOCK = 32  # prefixes of a question that attend together
 VOCABULARY_BLOCK = 256  # tokens summed together before a draw looks inside
 COLUMNS = ["question_id", "policy", "sample", "text", "tokens", "logprob", "finish"]
@@ -314,12 +315,16 @@ def answer_logprobs(policy: Policy, pairs: list[tuple[list[int], list[int]]]) ->
     """log P(answer | prompt), in nats, of each (prompt, answer) pair of token ids, in one packed pass."""
     trie = Trie([prompt + answer for prompt, answer in pairs], policy.device)
     hidden = packed_hidden(policy.model.base_model, trie.tokens, trie.depths, trie)
-    found = []
-    for (prompt, answer), nodes in zip(pairs, trie.nodes, strict=True):
-        logits = policy.model.get_output_embeddings()(hidden[nodes[len(prompt) - 1 : -1]]).float()
-        target = torch.tensor(answer, device=logits.device)
-        found.append(float(logits.log_softmax(-1).gather(-1, target[:, None]).sum()))
-    return found
+    before = [node for (prompt, _), path in zip(pairs, trie.nodes, strict=True) for node in path[len(prompt) - 1 : -1]]
+    sources, back = torch.tensor(before, device=policy.device).unique(return_inverse=True)
+    target = torch.tensor([token for _, answer in pairs for token in answer], device=policy.device)
+    chosen = target.new_zeros(len(target), dtype=torch.float32)
+    head = policy.model.get_output_embeddings()
+    for start in range(0, len(sources), HEAD):  # their logits are the largest tensor: some at a time
+        here = (back >= start) & (back < start + HEAD)
+        logits = head(hidden[sources[start : start + HEAD]])
+        chosen[here] = ChosenLogprobs.apply(logits, back[here] - start, target[here])[0]
+    return [float(part.sum()) for part in chosen.double().split([len(answer) for _, answer in pairs])]
 
 
 def score(policy: Policy, questions: pd.DataFrame, batch: int = 16, prompt=direct) -> pd.DataFrame:

@@ -165,6 +165,43 @@ def packed_hidden(backbone, tokens, depths, layout) -> torch.Tensor:
     return out.last_hidden_state[0]
 
 
+class ChosenLogprobs(torch.autograd.Function):
+    """log softmax(logits)[back, target], and of its row each one's entropy, whether the target is its likeliest
+    token, and its mean logit; only the first carries a gradient.
+
+    logits (S, V) are overwritten with their softmax, which is all that the gradient needs; back, target (M,). Some
+    rows at a time, so that a row's passes meet it in the processor's cache.
+    """
+
+    ROWS = 64
+
+    @staticmethod
+    def forward(ctx, logits, back, target):
+        picked = logits[back, target].float()  # (M,)
+        log_z, entropy, best, mean = [], [], [], []
+        for rows in logits.detach().split(ChosenLogprobs.ROWS):
+            wide = rows.float()
+            top, index = wide.max(-1)
+            p = wide.softmax(-1)
+            log_z.append(top - p.gather(-1, index[:, None])[:, 0].log())
+            entropy.append(log_z[-1] - torch.bmm(p[:, None], wide[:, :, None])[:, 0, 0])
+            best.append(index)
+            mean.append(wide.mean(-1))
+            rows.copy_(p)
+        log_z, entropy, best, mean = (torch.cat(parts)[back] for parts in (log_z, entropy, best, mean))
+        top1 = best == target
+        ctx.save_for_backward(logits.detach(), back, target)
+        ctx.mark_non_differentiable(entropy, top1, mean)
+        return picked - log_z, entropy, top1, mean
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        p, back, target = ctx.saved_tensors
+        total = torch.zeros(len(p), dtype=grad.dtype, device=grad.device).index_add_(0, back, grad)
+        slope = p * -total[:, None].to(p.dtype)
+        return slope.index_put_((back, target), grad.to(p.dtype), accumulate=True), None, None
+
+
 @dataclass
 class Scores:
     """What TRL reads from its fused forward; per-token fields have shape (B, T - 1), zero off the labels."""
@@ -193,14 +230,8 @@ def shared_scores(model, input_ids, attention_mask, labels, temperature=1.0, num
 
     scored = labels[:, 1:] != -100  # (B, T - 1)
     sources, back = node[:, :-1][scored].unique(return_inverse=True)  # a node that predicts many tokens is run once
-    logits = model.get_output_embeddings()(hidden[sources]) / temperature  # (S, V)
-    log_z = logits.logsumexp(-1)
-    target = labels[:, 1:][scored]
-    chosen = logits[back, target] - log_z[back]
-    with torch.no_grad():
-        entropy = (log_z - (torch.softmax(logits, -1) * logits).sum(-1))[back]
-        top1 = logits.argmax(-1)[back] == target
-        mean = logits.mean(-1)[back]
+    logits = model.get_output_embeddings()(hidden[sources] / temperature)  # (S, V); dividing before is cheaper
+    chosen, entropy, top1, mean = ChosenLogprobs.apply(logits, back, labels[:, 1:][scored])
 
     def spread(values):
         return torch.zeros(scored.shape, dtype=values.dtype, device=values.device).masked_scatter(scored, values)
