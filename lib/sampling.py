@@ -20,7 +20,7 @@ import torch
 from lib.models import Policy
 from lib.prompts import direct, render
 from lib.runs import write_table
-from lib.trie import ChosenLogprobs, Trie, grouped_attention, packed_hidden
+from lib.trie import ChosenLogprobs, Trie, grouped_attention, packed_hidden, softmax_
 
 PREFILL = 64  # prompts of one prefill
 HEAD = 512  # positions whose next-token logits are held at once in scoring
@@ -171,11 +171,9 @@ def prefill(policy, prompts, batch, draws) -> list[tuple[Question, torch.Tensor]
 
 def _draw(policy, hidden, questions, max_new_tokens) -> None:
     """Draw every live sample's next token and regroup the samples by the prefixes they now share."""
-    logits = policy.model.get_output_embeddings()(hidden).float()  # (N, V)
-    probs = logits.softmax(-1)
-    top, best = logits.max(-1)  # (N,)
-    log_z = top - probs.gather(-1, best[:, None])[:, 0].log()
-    entropy = (log_z - torch.bmm(probs[:, None], logits[:, :, None])[:, 0, 0]).tolist()
+    probs = policy.model.get_output_embeddings()(hidden).float()  # (N, V) logits, until the next line
+    _, entropy, best, _ = softmax_(probs)
+    entropy = entropy.tolist()
     node, numbers = [], []
     for question in questions:
         for prefix in question.prefixes:
@@ -183,7 +181,7 @@ def _draw(policy, hidden, questions, max_new_tokens) -> None:
             node += [row] * len(prefix)
             step = len(question.ids[prefix[0]])
             numbers += [question.draws[s, min(step, question.draws.shape[1] - 1)] for s in prefix]
-    tokens, logprobs = choose(logits, probs, log_z, best, torch.tensor(node, device=hidden.device), np.array(numbers))
+    tokens, logprobs = choose(probs, best, torch.tensor(node, device=hidden.device), np.array(numbers))
     at = 0
     for question in questions:
         parents, prefixes, next_tokens = [], [], []
@@ -205,11 +203,11 @@ def _draw(policy, hidden, questions, max_new_tokens) -> None:
             question.extend(parents)
 
 
-def choose(logits, probs, log_z, best, node, numbers) -> tuple[list[int], list[float]]:
+def choose(probs, best, node, numbers) -> tuple[list[int], list[float]]:
     """Tokens and their log-probabilities by inverse transform: one uniform number a sample, NaN = greedy.
 
-    logits, probs (N, V), log_z and best (the likeliest token) (N,), node (M,) the row of each sample, numbers (M,)
-    in [0, 1). The cumulative sum runs over blocks of the vocabulary in double precision, then inside the drawn block.
+    probs (N, V), best (N,) the likeliest token, node (M,) the row of each sample, numbers (M,) in [0, 1).
+    The cumulative sum runs over blocks of the vocabulary in double precision, then inside the drawn block.
     """
     greedy = torch.from_numpy(np.isnan(numbers)).to(node.device)
     tokens = best[node]
@@ -227,8 +225,7 @@ def choose(logits, probs, log_z, best, node, numbers) -> tuple[list[int], list[f
         last = (inner < inner[:, -1:]).sum(-1)
         offset = torch.minimum((inner <= (target - before)[:, None]).sum(-1), last)
         tokens = torch.where(greedy, tokens, block * VOCABULARY_BLOCK + offset)
-    logprobs = logits[node, tokens] - log_z[node]
-    return tokens.tolist(), logprobs.tolist()
+    return tokens.tolist(), probs[node, tokens].log().tolist()
 
 
 def uniform_draws(seed: int, question_id: str, n: int, length: int) -> np.ndarray:

@@ -165,30 +165,34 @@ def packed_hidden(backbone, tokens, depths, layout) -> torch.Tensor:
     return out.last_hidden_state[0]
 
 
+def softmax_(logits: torch.Tensor, rows: int = 64):
+    """Overwrite logits (S, V) with their softmax; log of its denominator, entropy (nats), likeliest token, mean logit.
+
+    Each of the four is (S,). Some rows at a time, so that all passes over a row meet it in the processor's cache.
+    """
+    found = []
+    for part in logits.split(rows):
+        wide = part.float()
+        p = wide.softmax(-1)
+        top, best = wide.max(-1)
+        log_z = top - p.gather(-1, best[:, None])[:, 0].log()
+        entropy = log_z - torch.bmm(p[:, None], wide[:, :, None])[:, 0, 0]
+        found.append((log_z, entropy, best, wide.mean(-1)))
+        part.copy_(p)
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))
+
+
 class ChosenLogprobs(torch.autograd.Function):
     """log softmax(logits)[back, target], and of its row each one's entropy, whether the target is its likeliest
     token, and its mean logit; only the first carries a gradient.
 
-    logits (S, V) are overwritten with their softmax, which is all that the gradient needs; back, target (M,). Some
-    rows at a time, so that a row's passes meet it in the processor's cache.
+    logits (S, V) are overwritten with their softmax, which is all that the gradient needs; back, target (M,).
     """
-
-    ROWS = 64
 
     @staticmethod
     def forward(ctx, logits, back, target):
         picked = logits[back, target].float()  # (M,)
-        log_z, entropy, best, mean = [], [], [], []
-        for rows in logits.detach().split(ChosenLogprobs.ROWS):
-            wide = rows.float()
-            top, index = wide.max(-1)
-            p = wide.softmax(-1)
-            log_z.append(top - p.gather(-1, index[:, None])[:, 0].log())
-            entropy.append(log_z[-1] - torch.bmm(p[:, None], wide[:, :, None])[:, 0, 0])
-            best.append(index)
-            mean.append(wide.mean(-1))
-            rows.copy_(p)
-        log_z, entropy, best, mean = (torch.cat(parts)[back] for parts in (log_z, entropy, best, mean))
+        log_z, entropy, best, mean = (column[back] for column in softmax_(logits.detach()))
         top1 = best == target
         ctx.save_for_backward(logits.detach(), back, target)
         ctx.mark_non_differentiable(entropy, top1, mean)
