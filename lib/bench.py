@@ -298,6 +298,8 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     fig, axes = figures.panels(2)
     shown = rows[rows["name"].isin(goals)].rename(columns={"ratio": "value"}).reset_index(drop=True)
     figures.whiskers(axes[0], shown.index, shown, True, color="black", marker="o")
+    axes[0].plot(shown["same_products"].astype(float), shown.index, "o", color="black", markerfacecolor="white",
+                 label="peer with our linear layers", zorder=3)  # fmt: skip
     axes[0].plot([goals[name] for name in shown["name"]], shown.index, "|", color="0.5", markersize=12, label="goal")
     axes[0].set_yticks(shown.index, shown["name"].str.replace("_", " "))
     axes[0].set_xlim(left=0)
@@ -305,10 +307,12 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     figures.legend_above(axes[0])
     grown = rows[rows["name"].str.startswith("growth_")]
     for (name, part), marker in zip(grown.groupby("name", sort=False), "os^D", strict=False):
-        axes[1].plot(part["value"] / part["value"].max(), part["ours_s"], marker=marker, label=name[7:])
+        label = f"{name[7:]} up to {part['value'].max():.0f}"
+        axes[1].plot(part["value"] / part["value"].max(), part["ours_s"], marker=marker, label=label)
     axes[1].set_xlabel("share of the largest size")
     axes[1].set_ylabel("seconds")
-    figures.legend_above(axes[1])
+    if len(grown):
+        figures.legend_above(axes[1])
     figures.save(fig, rows.drop(columns="exactness"), folder, "engine")
 
 

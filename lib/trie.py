@@ -20,7 +20,7 @@ from lib.products import use_fast_products
 
 ATTENTION = "shared_prefix"
 EXACT_FOR = ("llama", "qwen2", "qwen3", "olmo2")  # checked in the tests against plain transformers
-BLOCK = 256  # nodes of one attention call: larger wastes masked products, smaller costs calls
+BLOCK = 128  # nodes of one attention call: larger wastes masked products, smaller costs calls
 
 
 @dataclass(frozen=True)
