@@ -55,12 +55,22 @@ class Dedup(Section):
     judge: Literal["rule", "llm"]
 
 
+class Auditor(Section):
+    model: str
+    base_url: str | None = None
+
+
 class Judge(Section):
     kind: Literal["exact", "alias", "llm"]
     model: str | None = None
     base_url: str | None = None
     concurrency: Count = 64
     max_failed: Share = 0.05
+    # what changes no verdict is no setting of a stage: it may differ when a run goes on
+    max_disputed: Share = Field(default=0.2, exclude=True)  # share of disputed positives that raises the alarm
+    max_calls: Count | None = Field(default=None, exclude=True)  # of one notebook, training or command
+    max_tokens: Count | None = Field(default=None, exclude=True)
+    auditor: Auditor | None = Field(default=None, exclude=True)  # a second model, asked in evaluation only
 
     @model_validator(mode="after")
     def model_named(self):
