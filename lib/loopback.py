@@ -1,6 +1,6 @@
 """A chat server on this machine for tests and faults: real HTTP, replies from a script.
 
-As a command, `python -m lib.loopback SECONDS`, it answers every chat with 1.0 after so many seconds and prints its port.
+`python -m lib.loopback SECONDS` answers every chat with 1.0 after so many seconds and prints its address.
 """
 
 import asyncio

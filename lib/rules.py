@@ -27,7 +27,7 @@ NEGATED = re.compile(r"\b(not|isnt|never|neither|nor|except|outside|instead of|r
 # another candidate beside the gold answer (written @): "@ or Spain", "Spain and @", "either", "Spain, Italy, @"
 OTHERS = re.compile(
     r"\beither\b|\bor\b|@\s*(?:,\s*)?(?:\band|/|&)\s*(?:in |the )*[A-Z0-9]|[A-Z0-9]\w*\s*(?:\band|/|&)\s*(?:in |the )*@"
-    r"|(?:[A-Z]\w+, ){2}(?:and )?@|@, [A-Z]\w+, |@(?: [A-Z]\w+){3}"
+    r"|(?:[A-Z]\w+, ){2}(?:and )?@|@, [A-Z]\w+, |[A-Z]\w*, @, [A-Z]|@(?: [A-Z]\w+){3}"
 )
 APART = re.compile(r"[;|/\n•]|(?:^|\s)\d+[.)]\s|\.\s")  # between the members of a list
 HEDGE = re.compile(r"\b(or|either|perhaps|maybe|possibly|might be|could be|may be)\b", re.IGNORECASE)
@@ -87,8 +87,10 @@ def _lists(text: str, answers: list[str]) -> bool:
     """Whether the text doubts twice, or is a list in which other names or numbers stand as members of their own."""
     text = _without(text, answers)
     members = [part.strip(" -*,.\t") for part in APART.split(text)]
-    others = [m for m in members if m and "@" not in m and all(not w[0].islower() for w in m.split())]
-    return len(HEDGE.findall(text)) > 1 or len(others) > 1 or bool(others and re.search("[;|/•]", text))
+    names = [m for m in members if all(not w[0].islower() or w in ("of", "the", "and") for w in m.split())]
+    others = [name for name in names if name and "@" not in name]
+    marked = re.search(r"[;|/•]|(?:^|\s)\d+[.)]\s", text)
+    return len(HEDGE.findall(text)) > 1 or len(others) > 1 or bool(others and marked)
 
 
 def _stated(text: str, answer: str, answers: list[str]) -> bool:
