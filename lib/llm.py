@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
@@ -106,29 +107,27 @@ class Client:
 
     async def _ask_all(self, missing: dict, sampling: dict) -> None:
         todo = iter(missing.items())
-        async with DefaultAsyncHttpxClient(
-            base_url=(self.base_url or ADDRESS).rstrip("/") + "/",
-            headers={"authorization": f"Bearer {self.key or 'none'}"},  # a server of one's own may want no key
-            timeout=httpx2.Timeout(self.timeout, connect=min(REACH, self.timeout)),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=self.concurrency),
-        ) as http:
+
+        async def work(http):
+            for name, messages in todo:
+                reply = await self._call(http, messages, sampling)
+                if reply is not None:
+                    self.cache.add(name, reply)
+                elif self._over():
+                    return  # the others' calls under way come to their end
+                else:
+                    self.counts["failed"] += 1
+
+        async with AsyncExitStack() as stack:
+            workers = range(min(self.concurrency, len(missing)))
+            # a worker has a connection of its own: a shared pool looks at all its connections for every call
+            https = [await stack.enter_async_context(self._http()) for _ in workers]
             if not self.known:
-                await self._check(http)
-
-            async def work():
-                for name, messages in todo:
-                    reply = await self._call(http, messages, sampling)
-                    if reply is not None:
-                        self.cache.add(name, reply)
-                    elif self._over():
-                        return  # the others' calls under way come to their end
-                    else:
-                        self.counts["failed"] += 1
-
+                await self._check(https[0])
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self.concurrency, len(missing))):
-                        group.create_task(work())
+                    for http in https:
+                        group.create_task(work(http))
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None
         left = sum(name not in self.cache.replies for name in missing)
@@ -137,6 +136,14 @@ class Client:
                 f"{self._over()}, {left} of {len(missing)} questions are open; what was answered is kept: raise the "
                 "limit in the profile and run again"
             )
+
+    def _http(self) -> DefaultAsyncHttpxClient:
+        return DefaultAsyncHttpxClient(
+            base_url=(self.base_url or ADDRESS).rstrip("/") + "/",
+            headers={"authorization": f"Bearer {self.key or 'none'}"},  # a server of one's own may want no key
+            timeout=httpx2.Timeout(self.timeout, connect=min(REACH, self.timeout)),
+            verify=_certificates(),
+        )
 
     async def _check(self, http) -> None:
         """Stop at once where nobody listens, or where a server of few models does not serve this one."""
@@ -194,7 +201,7 @@ class Client:
             if not self.answered and spent > self.patience / 10:
                 raise CallsStopped(f"{self._where()} does not answer ({why}); start it or correct the address")
             if spent > self.patience or unusable == 3:
-                self.in_a_row += 1
+                self.in_a_row += unusable < 3  # a reply that is of no use came from a server that lives
                 if self.in_a_row >= DEAD:
                     raise CallsStopped(f"{self._where()}: {DEAD} calls in a row failed, the last with {why}")
                 return None
@@ -219,13 +226,18 @@ class Client:
         for name in ("calls", "tokens"):
             most = getattr(self.settings, f"max_{name}")
             if most is not None and self.counts[name] >= most:
-                return (
-                    f"{self._where()}: {self.counts[name]} {name} used, the most that judge.max_{name} = {most} allows"
-                )
+                used = f"{self.counts[name]} {name} used"
+                return f"{self._where()}: {used}, the most that judge.max_{name} = {most} allows"
         return None
 
     def _where(self) -> str:
         return f"{self.model} at {_safe(self.base_url or ADDRESS)}"
+
+
+@lru_cache(maxsize=1)
+def _certificates():
+    """The authorities that are trusted, read once: that takes longer than a call."""
+    return httpx2.create_ssl_context()
 
 
 def _error(got) -> tuple[str | None, str]:

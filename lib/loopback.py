@@ -37,8 +37,8 @@ class Loopback:
                 head = f"HTTP/1.1 {status} X\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items()) + "\r\n"
                 writer.write(head.encode() + body)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client is gone
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client is gone, or the server is closed
         finally:
             writer.close()
 
@@ -80,8 +80,18 @@ def loopback(script: Callable, models: list[str] | None = None):
     try:
         yield server
     finally:
+        asyncio.run_coroutine_threadsafe(_close(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
+
+
+async def _close() -> None:
+    """End what the loop still does: connections that clients keep open."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def main() -> None:

@@ -116,8 +116,14 @@ def decode(policy: Policy, prompts: list[list[int]], draws, max_new_tokens: int,
     prompts: token ids; draws(i) gives the (n, max_new_tokens) uniform numbers of prompt i, or None for one
     greedy completion. About `rows` distinct prefixes are run together; a prompt is admitted when others
     finish, so memory does not grow with their number. Yields index, ids (n lists, end-of-text included),
-    logprob, entropy (n,), and finish (n of `stop` or `length`).
+    logprob, entropy (n,), and finish (n of `stop` or `length`). Raises ValueError for a prompt too long for the model.
     """
+    longest, limit = max(map(len, prompts), default=0), policy.model.config.max_position_embeddings
+    if longest + max_new_tokens > limit:
+        raise ValueError(
+            f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the model's {limit} positions; "
+            "shorten the question or lower max_new_tokens"
+        )
     waiting, live = list(range(len(prompts)))[::-1], []
     while waiting or live:
         room = rows - sum(len(q.tokens) for q in live)

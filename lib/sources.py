@@ -60,8 +60,15 @@ def _from_hub(hub_id, configuration, split, revision) -> pd.DataFrame:
 
 def _nq(frame, where):
     need(frame, ["question", "answer"], where)
-    return pd.DataFrame({"question": frame["question"], "answers": [read_answers(a, where, i) for i, a in
-                                                                    enumerate(frame["answer"])]})  # fmt: skip
+    answers = [_several(a, where, i, "answer") for i, a in enumerate(frame["answer"])]
+    return pd.DataFrame({"question": frame["question"], "answers": answers})
+
+
+def _several(value, where, row, column) -> list[str]:
+    """A benchmark's answers; one plain text where the benchmark has a list is another schema, and refused."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        raise QuestionsError(f"{where}: row {row}: column `{column}` is one text; give a list, as the hub does")
+    return read_answers(value, where, row)
 
 
 def _triviaqa(frame, where):
@@ -70,7 +77,7 @@ def _triviaqa(frame, where):
     for i, answer in enumerate(frame["answer"]):
         if not isinstance(answer, dict) or "aliases" not in answer:
             raise QuestionsError(f"{where}: row {i}: column `answer` holds no `aliases`; give the hub's schema")
-        names = read_answers(answer["aliases"], where, i)
+        names = _several(answer["aliases"], where, i, "answer.aliases")
         value = answer.get("value")
         answers.append(unique([value if isinstance(value, str) and value else typical(names), *names]))
     return pd.DataFrame({"question": frame["question"], "answers": answers})
@@ -79,7 +86,7 @@ def _triviaqa(frame, where):
 def _popqa(frame, where):
     need(frame, ["question", "possible_answers", "subj", "prop", "s_pop"], where)
     names = [json.loads(s) if isinstance(s, str) else [] for s in frame.get("s_aliases", [None] * len(frame))]
-    answers = [read_answers(a, where, i) for i, a in enumerate(frame["possible_answers"])]
+    answers = [_several(a, where, i, "possible_answers") for i, a in enumerate(frame["possible_answers"])]
     return pd.DataFrame({"question": frame["question"], "answers": answers, "subject": frame["subj"],
                          "relation": frame["prop"], "popularity": frame["s_pop"], "names": names})  # fmt: skip
 
