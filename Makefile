@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all plan smoke test test-vllm bench lab figures report clean
+.PHONY: help setup weights settings all plan smoke test test-vllm faults bench lab figures report clean
 
 RUN ?= laptop
 PROFILE := profiles/$(RUN).yaml
@@ -110,6 +110,9 @@ test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at
 
 test-vllm: .venv-vllm/.ready  ## vLLM's CPU build against the engine, in this process and as a server; ten minutes
 	.venv-vllm/bin/python -m pytest tests/vllm_real.py
+
+faults: $(READY)  ## what may go wrong, done on purpose: a table in outputs/faults; an error where one goes unnoticed
+	HF_HUB_OFFLINE=1 $(PY) -m lib.faults
 
 bench: $(READY) .venv-vllm/.ready  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
 	HF_HUB_OFFLINE=1 $(PY) -m lib.bench

@@ -2,30 +2,33 @@
 
 `python -m lib.faults` (make faults) does them all and ends with an error when one went other than it should; NAME…
 does some, --speed measures the client and the cache instead. All is real: HTTP on loopback, kill -9, files, training.
-Judges are in lib.frauds, calls in lib.outages, training, data, tokenizers, dedup, safety and statistics in lib.hazards.
+Judges are in lib.frauds, calls in lib.outages, training in lib.hazards, data, dedup and statistics in lib.drifts.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
 import time
 
-from lib import frauds, hazards, outages, speed
+from lib import drifts, frauds, hazards, outages, speed
 from lib.config import ROOT
 from lib.runs import write_text
 from lib.staging import row
 
-FAULTS = {f.__name__: f for module in (frauds, outages, hazards) for f in module.FAULTS}
+FAULTS = {f.__name__: f for module in (frauds, outages, hazards, drifts) for f in module.FAULTS}
 
 
 def table(names) -> list[dict]:
     """A row a fault, printed as it comes: fault, n, detected, lost, false_positives, ok, note, seconds."""
     rows = []
     for name in names:
-        began = time.monotonic()
+        began, noise = time.monotonic(), io.StringIO()
         try:
-            found = FAULTS[name]()
+            with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
+                found = FAULTS[name]()
         except Exception as error:  # a fault that was not expected to raise is a failed one, and the others still run
             found = row(1, 0, ok=False, note=f"{type(error).__name__}: {error}"[:200])
         found = {name.replace("_", " "): found} if "ok" in found else found
@@ -35,6 +38,8 @@ def table(names) -> list[dict]:
                 "{0} {fault:40} n {n:6} detected {detected:6} lost {lost:3} false {false_positives:2} {seconds:6.1f} s"
                 "  {note}".format("ok " if values["ok"] else "BAD", **rows[-1]), flush=True
             )  # fmt: skip
+        if not all(values["ok"] for values in found.values()):
+            print(noise.getvalue()[-3000:])
     return rows
 
 

@@ -298,6 +298,8 @@ def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), p
     def correct(prompts, completions, question_id, question, answers, trainer_state, **kwargs):
         """1.0 for a correct answer, 0.0 for a wrong one, None (masked) where the judge failed."""
         rewards = judge(question, answers, [c[0]["content"] for c in completions])
+        if not np.isfinite([r for r in rewards if r is not None]).all():  # TRL would mask NaN and train on infinity
+            raise FloatingPointError(f"grpo: step {trainer_state.global_step + 1} has a reward that is not finite")
         n = profile.grpo.num_generations
         with open(watch.rollouts, "a") as file:
             for i in range(0, len(rewards), n):

@@ -16,17 +16,19 @@ class Loopback:
     """Answers each chat by `script(body, attempt)`: a reply, (status, headers, body), or an awaitable of one.
 
     body: the request; attempt: 1 when its messages come for the first time. `seen` counts requests by messages,
-    `order` holds them as they came. With `models` it lists them under /models, else it knows no such page.
+    `order` holds them as they came, `auth` the authorizations (in lower case). With `models` it lists them under /models, else it knows no such page.
     """
 
     def __init__(self, script: Callable, models: list[str] | None = None):
-        self.script, self.models, self.seen, self.order, self.url = script, models, Counter(), [], ""
+        self.script, self.models, self.url = script, models, ""
+        self.seen, self.order, self.auth = Counter(), [], set()
 
     async def serve(self, reader, writer) -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if line)
+                self.auth.add(fields.get(b"authorization", b"").decode())
                 text = await reader.readexactly(int(fields.get(b"content-length", 0)))
                 found = await self.answer(head.split()[1].decode(), text)
                 if isinstance(found, str):
