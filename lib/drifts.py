@@ -19,7 +19,7 @@ from lib.staging import KEY, honest, row, served
 
 
 def data_drifts():
-    """Eight drifts of a benchmark's or user's file: each is refused with file and column or row; the sound files pass."""
+    """Eight drifts of a benchmark's or user's file: each is refused with column or row; the sound files pass."""
     nq = pd.DataFrame({"question": ["where is rome", "where is lima"], "answer": [["Italy"], ["Peru"]]})
     trivia = pd.DataFrame({"question": ["Where is Rome?"], "answer": [{"aliases": ["Italy"], "value": "Italy"}]})
     pop = pd.DataFrame({"question": ["Where is Rome?"], "possible_answers": ['["Italy"]'], "subj": ["Rome"],
@@ -126,7 +126,8 @@ def secrets():
                 ("stdout", "stderr"), command(folder, server.url).communicate(), strict=True)}  # fmt: skip
             places |= {f"{name}: {p.name}": p.read_text() for p in folder.rglob("*") if p.is_file()}
             code = (
-                "import sys; from lib.llm import Client; from lib.config import Judge; from lib.verdicts import messages; "
+                "import sys; from lib.config import Judge; from lib.llm import Client; "
+                "from lib.verdicts import messages; "
                 "client = Client(Judge(kind='llm', model='m', base_url=sys.argv[1]), cache=sys.argv[2]); "
                 "client.ask([messages('q', ['a'], 'a')])"
             )

@@ -177,9 +177,9 @@ def malicious_pickles():
                 refused += 1
         rows["pickle as weights"] = row(2, refused, lost=fired.exists(), note="refused: safetensors only")
         work = folder / "run"
-        with patch.object(grpo.Evaluation, "on_pre_optimizer_step", _stop_at(3)):
-            with contextlib.suppress(KeyboardInterrupt):
-                trained(work, steps=3)
+        stopped = patch.object(grpo.Evaluation, "on_pre_optimizer_step", _stop_at(3))
+        with stopped, contextlib.suppress(KeyboardInterrupt):
+            trained(work, steps=3)
         checkpoints, line = sorted((work / "work").glob("checkpoint-*")), ""
         weights = load_file(checkpoints[-1] / "model.safetensors")
         for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):

@@ -16,7 +16,8 @@ class Loopback:
     """Answers each chat by `script(body, attempt)`: a reply, (status, headers, body), or an awaitable of one.
 
     body: the request; attempt: 1 when its messages come for the first time. `seen` counts requests by messages,
-    `order` holds them as they came, `auth` the authorizations (in lower case). With `models` it lists them under /models, else it knows no such page.
+    `order` holds them as they came, `auth` the authorizations (in lower case). With `models` it lists them under
+    /models, else it knows no such page.
     """
 
     def __init__(self, script: Callable, models: list[str] | None = None):

@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from lib import outages
 from lib.config import ROOT, Judge
 from lib.judging import regrade
 from lib.sources import QuestionsError
+from lib.staging import honest, served
 
 CASES = pd.DataFrame({
     "question": ["In which country is Rome?", "In which country is Bern?"],
@@ -22,6 +25,7 @@ CASES = pd.DataFrame({
 def run(module, *arguments):
     command = [sys.executable, "-m", module, *map(str, arguments)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENAI_")}
+    environment["OUTPUTS"] = str(Path(arguments[0]).parent)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
@@ -73,7 +77,28 @@ def test_bad_input_ends_in_one_line(column, value, options, said, tmp_path):
     (frame if column is None else frame.assign(**{column: [value]})).to_csv(tmp_path / "in.csv", index=False)
     done = run("lib.judging", tmp_path / "in.csv", tmp_path / "out.csv", *options)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("judging: ") or "usage: " in done.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_model_that_is_not_served_and_a_dead_address_in_the_environment(tmp_path):
+    CASES.assign(prediction="Italy", answers="Italy").to_csv(tmp_path / "in.csv", index=False)
+    with served(honest, models=["good"]) as (server, folder, _):
+        os.environ["OPENAI_BASE_URL"] = "http://127.0.0.1:9/v1"  # what is given on the command line wins
+        given = [tmp_path / "in.csv", tmp_path / "out.csv", "--judge", "llm", "--base-url", server.url, "--model"]
+        command = [sys.executable, "-m", "lib.judging", *map(str, given)]
+        bad = subprocess.run([*command, "best"], cwd=ROOT, capture_output=True, text=True)
+        assert bad.returncode != 0 and bad.stderr.count("\n") == 1 and "it serves good" in bad.stderr
+        assert not server.order and not (tmp_path / "out.csv").exists()
+        good = subprocess.run([*command, "good", "--auditor", "good", "--auditor-url", server.url], cwd=ROOT,
+                              capture_output=True, text=True)  # fmt: skip
+        assert good.returncode == 0, good.stderr
+        assert "judge and auditor agree on 1.000" in good.stdout and "accuracy 1.000" in good.stdout
+
+
+def test_the_command_goes_on_after_a_kill():
+    found = outages.kills(times=2, n=60)
+    assert found["ok"] and found["detected"] == 2 and "byte-identical" in found["note"]
 
 
 def test_blank_predictions_in_a_table_are_refused_and_named():
