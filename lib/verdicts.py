@@ -58,11 +58,12 @@ def messages(question: str, answers: list[str], prediction: str, again: bool = F
 def canonical(text: str) -> str:
     """The form of a cleaned answer that a model is sent, so that spellings with one verdict are one call.
 
-    Single spaces, no quotes around it, no punctuation after its last letter, words of four letters and more in lower
-    case, and "The": "The  Café." -> "the café". Kept, since they may decide: articles ("The Queen"), accents, punctuation
-    inside and before (".de", "3.5", "-5"), the case of short words ("Co" is cobalt, "CO" a gas; "US", "us").
+    Single spaces, no pair of quotes around it, no punctuation after its last letter, words of four letters and more
+    (and "The") in lower case: "The  Café." -> "the café". Kept, since they may decide: articles ("The Queen"), accents,
+    punctuation inside and before (".de", "3.5", "-5"), the case of short words ("Co" is cobalt, "CO" a gas).
     """
-    text = " ".join(text.split()).strip("\"'“”„‘’«»`")
+    text = " ".join(text.split())
+    text = re.sub(r"""^["'“„‘«`](.*)["'”’»`]$""", r"\1", text)
     text = re.sub(r"(?<=[^\W\d_])[.,;:!?]+$", "", text)
     return re.sub(r"[^\W\d_]{4,}|\bThe\b", lambda word: word[0].lower(), text)
 

@@ -171,7 +171,7 @@ def test_foreign_answers_are_of_the_kind_asked_for_and_share_no_word():
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [("France", "france.", True), ("The  Café", "\"the café\"", True), ("LYON", "Lyon", True), ("U.S.", "U.S", True),
-     (".de", "de", False), ("Co", "CO", False), ("3.5", "35", False), ("-5", "5", False), ("US", "us", False),
+     (".de", "de", False), ('10"', "10", False), ("Co", "CO", False), ("3.5", "35", False), ("-5", "5", False), ("US", "us", False),
      ("The Queen", "Queen", False), ("C++", "C", False), ("résumé", "resume", False), ("5!", "5", False)],
 )  # fmt: skip
 def test_spellings_with_one_verdict_are_one_call(one, other, same):
@@ -193,8 +193,11 @@ def test_prechecks(text, answers, goes):
     assert precheck(clean(text), answers) is goes
 
 
-@pytest.mark.parametrize("text", ["Spain\nItaly\nFrance", "1. Spain 2. France", "Spain | France",
-                                  "Spain, France, Italy", "maybe Spain, maybe France", "France Spain Italy Peru"])  # fmt: skip
+LISTS = ("Spain\nItaly\nFrance", "1. Spain 2. France", "Spain | France", "Spain, France, Italy",
+         "maybe Spain, maybe France", "France Spain Italy Peru")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LISTS)
 def test_lists_state_no_answer(text):
     assert judge_answer(text, FRANCE, "alias") is False
     assert judge_answer("It is in France; a big country; near Spain.", FRANCE, "alias") is True
