@@ -295,7 +295,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     """Ratios with their range and the goals, and how the cost of sampling grows, as 'engine' in `folder`."""
     goals = {"update": 5, "step": 4, "rollout": 3, "samples_generate": 4, "samples_vllm": 4, "scoring": 5}
     fig, axes = figures.panels(2)
-    shown = rows[rows["name"].isin(goals)].rename(columns={"ratio": "value"}).reset_index(drop=True)
+    shown = rows[rows["name"].isin(goals)].assign(value=lambda f: f["ratio"]).reset_index(drop=True)
     figures.whiskers(axes[0], shown.index, shown, True, color="black", marker="o")
     axes[0].plot(shown["same_products"].astype(float), shown.index, "o", color="black", markerfacecolor="white",
                  label="peer with our linear layers", zorder=3)  # fmt: skip
