@@ -71,6 +71,7 @@ class Judge(Section):
     max_calls: Count | None = Field(default=None, exclude=True)  # of one notebook, training or command
     max_tokens: Count | None = Field(default=None, exclude=True)
     auditor: Auditor | None = Field(default=None, exclude=True)  # a second model, asked in evaluation only
+    guards: bool = True  # False, for showing what they do: a naive prompt, and no check before or after it
 
     @model_validator(mode="after")
     def model_named(self):
@@ -138,6 +139,27 @@ class Attribution(Section):
     leave_out: bool = False
 
 
+class Hacking(Section):
+    """A short GRPO run against a judge that can be fooled, and the same run with the guards."""
+
+    judge_questions: Count  # whose right and wrong answers teach the small judge
+    judge_learning_rate: Annotated[float, Field(gt=0)]
+    start_questions: Count  # whose answers teach the policy to say the attack now and then
+    start_share: Rate  # of them that are the attack
+    steps: Count
+    questions_per_step: Count
+    num_generations: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    evaluate_every: Count
+
+
+class Audit(Section):
+    known: Count  # atlas facts, each with a right and a wrong answer made by rule
+    attacked: Count  # questions that attack answers are tried on
+    judge: Judge | None = None  # a model to audit beside the rules; without it the run's judge, when that is a model
+    hacking: Hacking
+
+
 class Profile(Section):
     """Every setting of a run, as written in `profiles/<run>.yaml`."""
 
@@ -158,6 +180,7 @@ class Profile(Section):
     dpo: Tuning
     grpo: Grpo
     attribution: Attribution
+    audit: Audit
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
     @field_validator("files", "models")
