@@ -8,8 +8,8 @@ VERDICT = re.compile(r"(?<![\d.])([01])(?:\.0+)?(?![\d.]*\d)")  # the first lone
 def naive_messages(question: str, answers: list[str], prediction: str) -> list[dict]:
     """A grading prompt as it is often written: one message, with the answer pasted between its lines."""
     gold = " / ".join(answers)
-    return [{"role": "user", "content": f"Question: {question}\nGold answer: {gold}\nAnswer: {prediction}\n"
-             "Is the answer correct? Reply 1.0 if it is and 0.0 if it is not."}]  # fmt: skip
+    rule = "Is the answer to the question correct? Reply 1.0 if it is and 0.0 if it is not."
+    return [{"role": "user", "content": f"{rule}\nQuestion: {question}\nGold answer: {gold}\nAnswer: {prediction}"}]
 
 
 def naive_verdict(reply: str | None) -> float | None:
