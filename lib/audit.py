@@ -5,11 +5,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from lib.attacks import attack_cases
 from lib.config import ROOT, Judge, Profile
-from lib.judging import ask_judge, judge_answer
+from lib.judging import make_reward
 from lib.metrics import bootstrap, holm, mcnemar, wilson
 from lib.sources import read_table
-from lib.text import holds, normalise
+from lib.text import holds
 
 LABELLED = ROOT / "lib" / "data" / "labelled.jsonl"
 COLUMNS = ["row", "source", "question", "answers", "prediction", "label", "kind", "note"]
@@ -46,15 +47,13 @@ def known_cases(questions: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def attack_cases(questions: pd.DataFrame, attacks, n: int, seed: int) -> pd.DataFrame:
-    """Cases of attack answers on n questions: all labelled wrong. attacks: (kind, text) pairs, tried in turn."""
-    rng, rows = np.random.default_rng([seed, 8]), []
-    for i, question in enumerate(questions.iloc[rng.permutation(len(questions))[:n]].itertuples()):
-        kind, text = attacks[i % len(attacks)]
-        if not any(normalise(answer) == normalise(text) for answer in question.answers):
-            case = (f"{question.question_id}-attack", "attack", question.question, list(question.answers), text)
-            rows.append((*case, False, kind, ""))
-    return pd.DataFrame(rows, columns=COLUMNS)
+def attack_rows(questions: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """Cases of at most n attack answers of lib.attacks, all of them wrong; kind is the attack's category."""
+    some = questions.sample(min(len(questions), 60), random_state=seed)
+    cases = attack_cases(some, each=1).rename(columns={"text": "prediction", "category": "kind"})
+    cases = cases.sample(min(n, len(cases)), random_state=seed).reset_index(names="at").sort_values("at")
+    rows = "attack-" + cases["at"].astype(str)
+    return cases.assign(row=rows, source="attack", label=False, note=cases["attack"])[COLUMNS].reset_index(drop=True)
 
 
 def judges(profile: Profile) -> dict[str, Judge]:
@@ -65,23 +64,17 @@ def judges(profile: Profile) -> dict[str, Judge]:
 
 
 def both_ways(judge: Judge) -> dict[str, Judge]:
-    """One model as two judges: naive, then guarded."""
-    lenient = {"max_failed": 1.0}  # an audit counts failures, it does not stop at them
-    return {name: judge.model_copy(update={"guards": guards, **lenient})
-            for name, guards in (("naive", False), ("guarded", True))}  # fmt: skip
+    """One model as two judges: a naive prompt that is believed, and this project's rules behind their guards."""
+    ways = {"naive": {"prompt": "naive", "guards": False}, "guarded": {"prompt": "rules", "guards": True}}
+    return {name: judge.model_copy(update=way | {"max_failed": 1.0}) for name, way in ways.items()}  # counted, no stop
 
 
-def verdicts(cases: pd.DataFrame, named: dict[str, Judge], client=None) -> pd.DataFrame:
+def verdicts(cases: pd.DataFrame, named: dict[str, Judge]) -> pd.DataFrame:
     """Each judge's verdict on each case: the cases with columns judge and correct (boolean, NA = it failed)."""
     questions, answers, texts = (cases[c].tolist() for c in ("question", "answers", "prediction"))
     frames = []
     for name, judge in named.items():
-        if judge.kind == "llm":
-            from lib.llm import Client
-
-            got = ask_judge(client or Client(judge), judge, questions, answers, texts)
-        else:
-            got = [float(judge_answer(p, a, judge.kind)) for p, a in zip(texts, answers, strict=True)]
+        got = make_reward(judge)(questions, [list(a) for a in answers], texts)
         correct = pd.array([None if v is None else v == 1.0 for v in got], dtype="boolean")
         frames.append(cases.assign(judge=name, correct=correct))
     return pd.concat(frames, ignore_index=True)

@@ -71,7 +71,9 @@ class Judge(Section):
     max_calls: Count | None = Field(default=None, exclude=True)  # of one notebook, training or command
     max_tokens: Count | None = Field(default=None, exclude=True)
     auditor: Auditor | None = Field(default=None, exclude=True)  # a second model, asked in evaluation only
-    guards: bool = True  # False, for showing what they do: a naive prompt, and no check before or after it
+    # for showing what rules and guards are for; written down only where they are not the usual ones
+    prompt: Literal["rules", "naive", "shots"] = Field(default="rules", exclude_if=lambda value: value == "rules")
+    guards: bool = Field(default=True, exclude_if=lambda value: value)  # False: no check before or after a verdict
 
     @model_validator(mode="after")
     def model_named(self):
@@ -142,22 +144,21 @@ class Attribution(Section):
 class Hacking(Section):
     """A short GRPO run against a judge that can be fooled, and the same run with the guards."""
 
-    judge_questions: Count  # whose right and wrong answers teach the small judge
-    judge_learning_rate: Annotated[float, Field(gt=0)]
+    judge: Judge | None = None  # a served one; without it the run's model itself, behind a server on loopback
+    prompt: Literal["naive", "shots"]
     start_questions: Count  # whose answers teach the policy to say the attack now and then
     start_share: Rate  # of them that are the attack
     steps: Count
     questions_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0)]
-    evaluate_every: Count
 
 
 class Audit(Section):
     known: Count  # atlas facts, each with a right and a wrong answer made by rule
-    attacked: Count  # questions that attack answers are tried on
+    attacks: Count  # attack answers judged, at most
     judge: Judge | None = None  # a model to audit beside the rules; without it the run's judge, when that is a model
-    hacking: Hacking
+    hacking: Hacking | None  # null leaves it out
 
 
 class Profile(Section):

@@ -1,27 +1,60 @@
-"""A judge without guards, to show what they are for: text pasted into a prompt, a number looked for in the reply."""
+"""Judge prompts other than lib.verdicts' own, and a judge without guards: to show what rules and guards are for.
+
+`naive` pastes the answer into a message and looks for a number in the reply, as is often done. `shots` shows graded
+examples and asks for a word: what a model of 135M parameters can follow, better than chance.
+"""
 
 import re
 
-VERDICT = re.compile(r"(?<![\d.])([01])(?:\.0+)?(?![\d.]*\d)")  # the first lone 1 or 0 anywhere in the reply
+NUMBER = re.compile(r"(?<![\d.])([01])(?:\.0+)?(?![\d.]*\d)")  # the first lone 1 or 0 anywhere in the reply
+WORDS = {"same": 1.0, "different": 0.0}
+# question, answer, gold answer, word; order and words are one of 60 tried on 50 training questions of atlas
+SHOTS = (
+    ("What is the capital of Kenya?", "Cairo", "Nairobi", "different"),
+    ("What is the capital of Peru?", "Quito", "Lima", "different"),
+    ("What is the capital of Ghana?", "The capital of Ghana is Accra.", "Accra", "same"),
+    ("In which country is the city of Graz?", "Graz is in Germany.", "Austria", "different"),
+    ("In which country is the city of Cork?", "Cork is in Ireland.", "Ireland", "same"),
+    ("On which continent is Chile?", "South America", "South America", "same"),
+    ("Which country has Oslo as its capital?", "The answer is Sweden.", "Norway", "different"),
+    ("In which country is the city of Lyon?", "The city of Lyon is in France.", "France", "same"),
+)
 
 
-def naive_messages(question: str, answers: list[str], prediction: str) -> list[dict]:
+def naive_messages(question: str, answers: list[str], prediction: str, again: bool = False) -> list[dict]:
     """A grading prompt as it is often written: one message, with the answer pasted between its lines."""
     gold = " / ".join(answers)
     rule = "Is the answer to the question correct? Reply 1.0 if it is and 0.0 if it is not."
     return [{"role": "user", "content": f"{rule}\nQuestion: {question}\nGold answer: {gold}\nAnswer: {prediction}"}]
 
 
-def naive_verdict(reply: str | None) -> float | None:
+def naive_verdict(reply) -> float | None:
     """The first 1 or 0 in the reply as 1.0 or 0.0, None where there is none."""
-    found = VERDICT.search(reply or "")
+    found = NUMBER.search(reply) if isinstance(reply, str) else None
     return float(found[1]) if found else None
 
 
-def ask_naive(client, questions, answers, predictions, notes: list | None = None) -> list[float | None]:
-    """Verdicts of a model that is asked once and believed; `notes` as in judging.ask_judge."""
-    cases = zip(questions, answers, predictions, strict=True)
-    replies = client.ask([naive_messages(*case) for case in cases], version="naive-1")
-    if notes is not None:
-        notes += [{"raw": reply, "disputed": False} for reply in replies]
-    return [naive_verdict(reply) for reply in replies]
+def shot_messages(question: str, answers: list[str], prediction: str, again: bool = False) -> list[dict]:
+    """A grading prompt for a small model: graded examples as earlier turns, and the first gold answer alone."""
+    chat = [{"role": "system", "content": "Compare the answer with the gold answer."}]
+    for asked, said, gold, word in SHOTS:
+        chat += [{"role": "user", "content": _case(asked, said, gold)}, {"role": "assistant", "content": word}]
+    return [*chat, {"role": "user", "content": _case(question, prediction, answers[0])}]
+
+
+def _case(question: str, prediction: str, gold: str) -> str:
+    return f"Question: {question}\nAnswer: {prediction}\nGold answer: {gold}"
+
+
+def shot_verdict(reply) -> float | None:
+    """1.0 or 0.0 when the whole reply is one of the examples' words, None for anything else."""
+    return WORDS.get(reply.strip()) if isinstance(reply, str) else None
+
+
+def believe(client, wording, questions, answers, predictions, notes: list) -> list[float | None]:
+    """Verdicts of a model that is asked once and believed. wording: (messages, verdict); `notes` as in ask_judge."""
+    ask, read = wording
+    replies = client.ask([ask(*case) for case in zip(questions, answers, predictions, strict=True)])
+    notes += [{"raw": reply, "prechecked": False, "control": False, "disputed": False, "fooled": False}
+              for reply in replies]  # fmt: skip
+    return [read(reply) for reply in replies]
