@@ -65,7 +65,8 @@ def judges(profile: Profile) -> dict[str, Judge]:
 
 def both_ways(judge: Judge) -> dict[str, Judge]:
     """One model as two judges: a naive prompt that is believed, and this project's rules behind their guards."""
-    ways = {"naive": {"prompt": "naive", "guards": False}, "guarded": {"prompt": "rules", "guards": True}}
+    ways = {"model, naive": {"prompt": "naive", "guards": False},
+            "model, guarded": {"prompt": "rules", "guards": True}}  # fmt: skip
     return {name: judge.model_copy(update=way | {"max_failed": 1.0}) for name, way in ways.items()}  # counted, no stop
 
 

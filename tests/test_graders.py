@@ -79,7 +79,7 @@ def test_three_grades_take_one_word_and_nothing_else(tmp_path):
 
 @pytest.mark.skipif(not MIRROR or not Path(MIRROR).is_dir(), reason="needs HUB_MIRROR")
 def test_gold_answers_of_the_benchmarks_in_our_form_and_the_official():
-    """Ours makes every two NQ answers equal that the official form does; TriviaQA's parts words at hyphens, ours joins."""
+    """Ours makes equal what NQ's form does; TriviaQA's parts words at hyphens, ours joins them."""
     nq = pd.read_parquet(Path(MIRROR) / "nq_open" / "validation.parquet")
     pairs = respelt([list(a) for a in nq["answer"]], "nq")
     assert len(pairs) > 50 and not (pairs["nq"] & ~pairs["ours"]).any()
