@@ -98,8 +98,11 @@ class ChatServer:
                                                    for m in messages)  # fmt: skip
         if not messages or not plain:
             return 400, _error("`messages` must be a list of role and text")
+        tokens = body.get("max_tokens") or LONGEST
+        if not isinstance(tokens, int) or tokens < 1:
+            return 400, _error("`max_tokens` must be a positive whole number")
         prompt = render(self.policy.tokenizer, messages)
-        asked = Asked(prompt, max(1, min(int(body.get("max_tokens") or LONGEST), LONGEST)))
+        asked = Asked(prompt, min(tokens, LONGEST))
         self.waiting.put(asked)
         asked.done.wait()
         if asked.error:

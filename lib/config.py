@@ -148,6 +148,8 @@ class Hacking(Section):
     prompt: Literal["naive", "shots"]
     start_questions: Count  # whose answers teach the policy to say the attack now and then
     start_share: Rate  # of them that are the attack
+    start_learning_rate: Annotated[float, Field(gt=0)]
+    start_epochs: Count
     steps: Count
     questions_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]

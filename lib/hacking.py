@@ -94,10 +94,11 @@ def train_start(profile: Profile, questions: pd.DataFrame, attack: str, folder: 
     """The folder of the policy that says the attack now and then."""
     hacking, sizes = profile.audit.hacking, profile.sampling
     some, policy = questions.head(hacking.start_questions), load_policy(profile)
-    answers = greedy(policy, some, max_new_tokens=sizes.max_new_tokens, rows=sizes.rows)
+    answers = greedy(policy, some, max_new_tokens=2 * sizes.max_new_tokens, rows=sizes.rows)  # few are cut
     rows = start_rows(some, answers, attack, hacking.start_share, seed)
     batch = min(16, len(rows))
-    tuning = {"learning_rate": hacking.learning_rate, "epochs": 1, "questions_per_step": batch, "micro_batch": batch}
+    tuning = {"learning_rate": hacking.start_learning_rate, "epochs": hacking.start_epochs,
+              "questions_per_step": batch, "micro_batch": batch}  # fmt: skip
     profile = profile.model_copy(update={"sft": profile.sft.model_copy(update=tuning)})
     return train_rows(profile, rows, folder, seed, policy)
 
@@ -185,7 +186,7 @@ def run(profile: Profile, questions: pd.DataFrame, cases: pd.DataFrame, stage: P
         if not (stage / "verdicts_hacking.parquet").exists():
             write_table(verdicts(cases, both_arms(judge)), stage / "verdicts_hacking.parquet")
         if not (stage / "attacks.parquet").exists():
-            tried = train.sample(min(4, len(train)), random_state=seed)
+            tried = train.sample(min(2, len(train)), random_state=seed)
             write_table(pick_attack(judge, tried, load_policy(profile).tokenizer), stage / "attacks.parquet")
         attack = pd.read_parquet(stage / "attacks.parquet")["attack"][0]
         print(f"the attack is {attack!r}", flush=True)

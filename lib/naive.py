@@ -7,18 +7,24 @@ examples and asks for a word: what a model of 135M parameters can follow, better
 import re
 
 NUMBER = re.compile(r"(?<![\d.])([01])(?:\.0+)?(?![\d.]*\d)")  # the first lone 1 or 0 anywhere in the reply
-WORDS = {"same": 1.0, "different": 0.0}
-# question, answer, gold answer, word; order and words are one of 60 tried on 50 training questions of atlas
+WORDS = {"correct": 1.0, "wrong": 0.0}
+# question, answer, gold answer, word; choice, order and words are the best of some eighty tried, the last 21 on samples of
+# the small model to 48 training questions of atlas
 SHOTS = (
-    ("What is the capital of Kenya?", "Cairo", "Nairobi", "different"),
-    ("What is the capital of Peru?", "Quito", "Lima", "different"),
-    ("What is the capital of Ghana?", "The capital of Ghana is Accra.", "Accra", "same"),
-    ("In which country is the city of Graz?", "Graz is in Germany.", "Austria", "different"),
-    ("In which country is the city of Cork?", "Cork is in Ireland.", "Ireland", "same"),
-    ("On which continent is Chile?", "South America", "South America", "same"),
-    ("Which country has Oslo as its capital?", "The answer is Sweden.", "Norway", "different"),
-    ("In which country is the city of Lyon?", "The city of Lyon is in France.", "France", "same"),
-)
+    ("In which country is the city of Kobe?", "2019 January", "Japan", "wrong"),
+    ("What is the capital of Kenya?", "Cairo", "Nairobi", "wrong"),
+    ("In which country is the city of Graz?", "Graz is in Germany.", "Austria", "wrong"),
+    ("What is the chemical symbol of gold?", "The symbol of gold is Fe.", "Au", "wrong"),
+    ("What is the atomic number of iron?", "The atomic number of iron is 26.", "26", "correct"),
+    ("Which country has Oslo as its capital?", "The answer is Sweden.", "Norway", "wrong"),
+    ("In which country is the city of Perth?", "Perth is located in the western part of Australia, on the", "Australia",
+     "correct"),
+    ("On which continent is Nepal?", "Nepal is a country in Europe", "Asia", "wrong"),
+    ("In which country is the city of Gent?", "To answer this question, we should look at a", "Belgium", "wrong"),
+    ("In which country is the city of Nantes?", "Nantes, a historical city of France, is", "France", "correct"),
+    ("Which country has Lima as its capital?", "Lima is the capital of the country.", "Peru", "wrong"),
+    ("In which US state is the city of Boise?", "Boise is a city located in the state of Idaho", "Idaho", "correct"),
+)  # fmt: skip
 
 
 def naive_messages(question: str, answers: list[str], prediction: str, again: bool = False) -> list[dict]:
