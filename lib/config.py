@@ -146,6 +146,7 @@ class Hacking(Section):
 
     judge: Judge | None = None  # a served one; without it the run's model itself, behind a server on loopback
     prompt: Literal["naive", "shots"]
+    cases: Count  # of each source, on which it is audited first
     start_questions: Count  # whose answers teach the policy to say the attack now and then
     start_share: Rate  # of them that are the attack
     start_learning_rate: Annotated[float, Field(gt=0)]

@@ -10,6 +10,7 @@ import argparse
 import gc
 import hashlib
 import os
+import shutil
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from lib.grpo import train_grpo
 from lib.judging import judge_answer, make_reward, precheck
 from lib.metrics import bootstrap, wilson
 from lib.models import load_policy, locate
-from lib.runs import run_folder, write_table, write_text
+from lib.runs import run_folder, write_table
 from lib.sampling import greedy
 from lib.training import read_log, read_rollouts
 from lib.tuning import train_rows
@@ -110,6 +111,7 @@ def train_arm(profile: Profile, train, validation, judge: Judge, start: Path, fo
     changes |= {"evaluate_every": hacking.steps, "save_every": hacking.steps, "epochs": None,
                 "micro_batch": hacking.questions_per_step * hacking.num_generations}  # fmt: skip
     profile = profile.model_copy(update={"judge": Judge(kind="alias"), "grpo": profile.grpo.model_copy(update=changes)})
+    print(f"{folder.name}: GRPO against {judge.model}", flush=True)
     reward = make_reward(judge)
     train_grpo(profile, train, validation, folder, seed, hacking.steps, policy=load_policy(profile, start),
                reward=reward)  # fmt: skip
@@ -184,7 +186,9 @@ def run(profile: Profile, questions: pd.DataFrame, cases: pd.DataFrame, stage: P
     train, validation = (questions[questions["split"] == split] for split in ("train", "validation"))
     with served_judge(profile) as judge:
         if not (stage / "verdicts_hacking.parquet").exists():
-            write_table(verdicts(cases, both_arms(judge)), stage / "verdicts_hacking.parquet")
+            n = profile.audit.hacking.cases
+            some = [part.sample(min(n, len(part)), random_state=seed) for _, part in cases.groupby("source")]
+            write_table(verdicts(pd.concat(some), both_arms(judge)), stage / "verdicts_hacking.parquet")
         if not (stage / "attacks.parquet").exists():
             tried = train.sample(min(2, len(train)), random_state=seed)
             write_table(pick_attack(judge, tried, load_policy(profile).tokenizer), stage / "attacks.parquet")
@@ -194,7 +198,8 @@ def run(profile: Profile, questions: pd.DataFrame, cases: pd.DataFrame, stage: P
         for arm, one in both_arms(judge).items():
             train_arm(profile, train, validation, one, start, stage / arm, seed)
             gc.collect()  # a trainer and its model refer to each other
-    write_text(stage / "budget.json", "{}\n")
+    for folder in (stage / "start", *(stage / arm / name for arm in ARMS for name in ("best", "last"))):
+        shutil.rmtree(folder, ignore_errors=True)  # a gigabyte and more; the log and the rollouts are what is read
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from lib.style import POLICY
 # one look for the same judge everywhere; shapes tell them apart in grey
 JUDGES = {
     "exact": ("exact", "#7f7f7f", "o"), "alias": ("alias", "#08306b", "D"),
-    "unguarded": ("small model", "#d55e00", "^"), "guarded": ("with guards", "#009e73", "s"),
+    "unguarded": ("unguarded", "#d55e00", "^"), "guarded": ("guarded", "#009e73", "s"),
     "model, naive": ("model, naive", "#e69f00", "v"), "model, guarded": ("model, guarded", "#56b4e9", "P"),
 }  # fmt: skip
 SOURCES = ("known", "labelled", "attack")
