@@ -30,9 +30,11 @@ def plot_judges(frame: pd.DataFrame, axes):
         n = rows.groupby("source")["n"].max()
         grouped(ax, rows, "source", order, "judge", JUDGES, gap=0.14)
         ax.set_xticks(range(len(order)), [f"{source}\n(n={n[source]})" for source in order])
-        ax.set_ylim(-0.03 if measure != "kappa" else None, 1.03)
+        ax.set_ylim(-0.03 if measure != "kappa" else None, 1.04)
         ax.set_ylabel(label)
-    legend_above(np.ravel(axes)[0])
+    handles, labels = np.ravel(axes)[0].get_legend_handles_labels()
+    # outside the axes: above one of them, its width would push the others away
+    ax.figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), columnspacing=1, handletextpad=0.3)
     return axes
 
 
