@@ -83,7 +83,7 @@ $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 
 $(OUT)/01_data.ipynb: $(PROFILE)
 $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
-$(OUT)/03_baselines.ipynb: $(OUT)/02_dedup.ipynb
+$(OUT)/03_baselines.ipynb $(OUT)/07_judge.ipynb: $(OUT)/02_dedup.ipynb
 $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
 $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb: $(OUT)/04_grpo.ipynb
 

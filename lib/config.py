@@ -71,6 +71,9 @@ class Judge(Section):
     max_calls: Count | None = Field(default=None, exclude=True)  # of one notebook, training or command
     max_tokens: Count | None = Field(default=None, exclude=True)
     auditor: Auditor | None = Field(default=None, exclude=True)  # a second model, asked in evaluation only
+    # for showing what rules and guards are for; written down only where they are not the usual ones
+    prompt: Literal["rules", "naive", "shots"] = Field(default="rules", exclude_if=lambda value: value == "rules")
+    guards: bool = Field(default=True, exclude_if=lambda value: value)  # False: no check before or after a verdict
 
     @model_validator(mode="after")
     def model_named(self):
@@ -138,6 +141,29 @@ class Attribution(Section):
     leave_out: bool = False
 
 
+class Hacking(Section):
+    """A short GRPO run against a judge that can be fooled, and the same run with the guards."""
+
+    judge: Judge | None = None  # a served one; without it the run's model itself, behind a server on loopback
+    prompt: Literal["naive", "shots"]
+    cases: Count  # of each source, on which it is audited first
+    start_questions: Count  # whose answers teach the policy to say the attack now and then
+    start_share: Rate  # of them that are the attack
+    start_learning_rate: Annotated[float, Field(gt=0)]
+    start_epochs: Count
+    steps: Count
+    questions_per_step: Count
+    num_generations: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+class Audit(Section):
+    known: Count  # atlas facts, each with a right and a wrong answer made by rule
+    attacks: Count  # attack answers judged, at most
+    judge: Judge | None = None  # a model to audit beside the rules; without it the run's judge, when that is a model
+    hacking: Hacking | None  # null leaves it out
+
+
 class Profile(Section):
     """Every setting of a run, as written in `profiles/<run>.yaml`."""
 
@@ -158,6 +184,7 @@ class Profile(Section):
     dpo: Tuning
     grpo: Grpo
     attribution: Attribution
+    audit: Audit
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
     @field_validator("files", "models")

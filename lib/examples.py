@@ -55,26 +55,26 @@ def _distinct(questions, samples, grades, seed: int) -> pd.DataFrame:
     return rows.sort_values("order", kind="stable").reset_index(drop=True)
 
 
-def encode(tokenizer, question: str, completion: str) -> tuple[list[int], list[int]]:
-    """Token ids of the direct prompt, and of the completion with the end-of-text token last.
+def encode(tokenizer, question: str, completion: str, prompt=direct) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt (the direct one, unless given), and of the completion with the end-of-text token last.
 
     Ids, not messages, go to TRL: a chat template may close a turn with more than the end-of-text token (a
     newline here), which would then be trained although the policy never has to say it. Markers inside a
     completion are text.
     """
     ids = tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return render(tokenizer, direct(question)), [*ids, tokenizer.eos_token_id]
+    return render(tokenizer, prompt(question)), [*ids, tokenizer.eos_token_id]
 
 
-def completion_dataset(rows: pd.DataFrame, tokenizer) -> Dataset:
+def completion_dataset(rows: pd.DataFrame, tokenizer, prompt=direct) -> Dataset:
     """input_ids and labels of each row; labels are -100 on the prompt, and the last one is the end of text.
 
     The padding token may be the end-of-text token too, so labels are made here, before any padding.
     """
     examples = []
     for question, completion in zip(rows["question"], rows["completion"], strict=True):
-        prompt, answer = encode(tokenizer, question, completion)
-        examples.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
+        ids, answer = encode(tokenizer, question, completion, prompt)
+        examples.append({"input_ids": ids + answer, "labels": [-100] * len(ids) + answer})
     assert all(example["labels"][-1] == tokenizer.eos_token_id for example in examples)
     return Dataset.from_list(examples)
 

@@ -278,8 +278,11 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
     )  # fmt: skip
 
 
-def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), policy=None) -> Path:
+def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), policy=None, reward=None) -> Path:
     """Train on the questions `train` for `steps` steps into `folder`; returns the folder.
+
+    reward: (questions, gold answers, predictions) -> 1.0, 0.0 or None each, in place of the profile's judge, which
+    then only evaluates; rollouts.jsonl then holds the texts and their rewards too.
 
     It holds `last/` and, with validation questions, `best/` (weights and tokenizer), `step<k>/` for each k of
     `keep_steps`, log.jsonl (one row a step) and rollouts.jsonl (step, question_id, hits, n). A killed call goes
@@ -293,11 +296,12 @@ def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), p
     policy = policy or load_policy(profile)
     policy.model.float()  # bf16 weights would round updates of this size away
     policy.model.train()
-    judge, watch = make_reward(profile.judge), Evaluation(folder, profile, validation, tuple(keep_steps))
+    judge, watch = reward or make_reward(profile.judge), Evaluation(folder, profile, validation, tuple(keep_steps))
 
     def correct(prompts, completions, question_id, question, answers, trainer_state, **kwargs):
         """1.0 for a correct answer, 0.0 for a wrong one, None (masked) where the judge failed."""
-        rewards = judge(question, answers, [c[0]["content"] for c in completions])
+        texts = [c[0]["content"] for c in completions]
+        rewards = judge(question, answers, texts)
         if not np.isfinite([r for r in rewards if r is not None]).all():  # TRL would mask NaN and train on infinity
             raise FloatingPointError(f"grpo: step {trainer_state.global_step + 1} has a reward that is not finite")
         n = profile.grpo.num_generations
@@ -305,6 +309,7 @@ def train_grpo(profile, train, validation, folder, seed, steps, keep_steps=(), p
             for i in range(0, len(rewards), n):
                 hits = sum(r == 1.0 for r in rewards[i : i + n])
                 row = {"step": trainer_state.global_step + 1, "question_id": question_id[i], "hits": hits, "n": n}
+                row |= {"texts": texts[i : i + n], "rewards": rewards[i : i + n]} if reward else {}
                 file.write(json.dumps(row) + "\n")
         return rewards
 

@@ -48,6 +48,10 @@ def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
          subsets * attribution.steps * step["samples"], subsets * attribution.steps * step["groups"], 0),
         ("06_attribution", "greedy answers", test * (subsets + 1), 0, 0),
     ]  # fmt: skip
+    if hacking := profile.audit.hacking:
+        groups = 2 * hacking.steps * hacking.questions_per_step
+        told = f"{hacking.steps} steps without and with guards"
+        rows.append(("07_judge", told, groups * hacking.num_generations, live * groups, 0))
     return pd.DataFrame(rows, columns=["stage", "what", "samples", "groups", "prefixes"])
 
 

@@ -17,7 +17,7 @@ from lib.config import ROOT
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "vllm", "sentence-transformers", "numpy",
             "pandas", "papermill")  # fmt: skip
-STAGES = ("01_data", "02_dedup", "03_baselines", "04_grpo", "05_redistribution", "06_attribution")
+STAGES = ("01_data", "02_dedup", "03_baselines", "04_grpo", "05_redistribution", "06_attribution", "07_judge")
 
 
 class SettingsDiffer(RuntimeError):

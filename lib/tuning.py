@@ -24,6 +24,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from lib.config import Profile, Tuning, load_profile
 from lib.examples import completion_dataset, dpo_pairs, pair_dataset, rft_rows, sft_rows, token_counts
 from lib.models import Policy, load_policy
+from lib.prompts import direct
 from lib.runs import run_folder, write_text
 from lib.training import METHODS, finished
 from lib.trie import share_prefixes
@@ -102,8 +103,11 @@ def last_checkpoint(work: Path) -> str | None:
     return whole
 
 
-def _train(name: str, profile: Profile, rows: pd.DataFrame, folder, seed: int, policy: Policy | None) -> Path:
-    """Train `name` on `rows` into `folder`: weights, tokenizer and, last, budget.json; returns the folder."""
+def _train(name: str, profile: Profile, rows: pd.DataFrame, folder, seed: int, policy: Policy | None, **others) -> Path:
+    """Train `name` on `rows` into `folder`: weights, tokenizer and, last, budget.json; returns the folder.
+
+    others: `prompt`, in place of the direct one, and `order`, `sequential` for the rows' own.
+    """
     folder, tuning = Path(folder), getattr(profile, name)
     if finished(folder):
         return folder
@@ -116,14 +120,14 @@ def _train(name: str, profile: Profile, rows: pd.DataFrame, folder, seed: int, p
     watch, policy = Watch(name, work), policy or load_policy(profile)
     mixed = profile.dtype == "bfloat16"
     model = policy.model.float()  # bf16 weights would round small updates away
-    arguments = settings(tuning, work, seed, mixed)
+    arguments = settings(tuning, work, seed, mixed) | {"train_sampling_strategy": others.get("order", "random")}
     common = dict(model=model, processing_class=policy.tokenizer, callbacks=[watch])
     if name == "dpo":
         data = pair_dataset(rows, policy.tokenizer)
         arguments |= dict(beta=tuning.beta or 0.1, precompute_ref_log_probs=True)
         trainer = PairTrainer(args=DPOConfig(**arguments), train_dataset=data, **common)
     else:
-        data = completion_dataset(rows, policy.tokenizer)
+        data = completion_dataset(rows, policy.tokenizer, others.get("prompt", direct))
         trainer = SFTTrainer(args=SFTConfig(**arguments), train_dataset=data, **common)
         share_prefixes(trainer.model)
     trainer.remove_callback(PrinterCallback)
@@ -156,6 +160,14 @@ def _publish(work: Path, folder: Path, tokenizer, budget: dict) -> None:
 def train_sft(profile: Profile, questions, folder, seed: int, policy: Policy | None = None) -> Path:
     """The folder of weights after supervised fine-tuning on the display answers of the training questions."""
     return _train("sft", profile, sft_rows(questions), folder, seed, policy)
+
+
+def train_rows(profile: Profile, rows, folder, seed: int, policy=None, prompt=direct) -> Path:
+    """The folder of weights after fine-tuning on `rows` (question_id, question, completion) in their own order.
+
+    prompt: what makes the messages of a row's `question`. Settings are those of `profile.sft`.
+    """
+    return _train("sft", profile, rows, folder, seed, policy, prompt=prompt, order="sequential")
 
 
 def train_rft(profile: Profile, questions, samples, grades, folder, seed: int, policy=None) -> Path:

@@ -15,6 +15,7 @@ from zlib import crc32
 from lib.config import Judge
 from lib.llm import open_client
 from lib.metrics import wilson
+from lib.naive import believe, naive_messages, naive_verdict, shot_messages, shot_verdict
 from lib.rules import SCAFFOLD, clean, judge_answer, precheck
 from lib.text import holds, normalise
 
@@ -53,6 +54,11 @@ def messages(question: str, answers: list[str], prediction: str, again: bool = F
     case = {"question": question, "gold_answers": list(answers), "candidate": prediction}
     ask = json.dumps(case, ensure_ascii=False) + (f"\n{AGAIN}" if again else "")
     return [{"role": "system", "content": RULES}, {"role": "user", "content": ask}]
+
+
+WORDINGS = {
+    "rules": (messages, verdict), "naive": (naive_messages, naive_verdict), "shots": (shot_messages, shot_verdict),
+}  # fmt: skip
 
 
 def canonical(text: str) -> str:
@@ -108,19 +114,23 @@ def ask_judge(client, settings: Judge, questions, answers, predictions, notes: l
     was not asked), prechecked, control (whether one was asked), disputed, fooled. Raises JudgeFailed when
     more verdicts fail than `max_failed` and chance allow (the Wilson interval of their share lies above it).
     """
-    texts, notes = [clean(p) for p in predictions], [] if notes is None else notes
+    notes, wording = [] if notes is None else notes, WORDINGS[settings.prompt]
+    if not settings.guards:
+        return believe(client, wording, questions, answers, predictions, notes)
+    texts, read = [clean(p) for p in predictions], wording[1]
     for text, golds in zip(texts, answers, strict=True):
         notes.append({"raw": None, "prechecked": not precheck(text, golds), "control": False, "disputed": False,
                       "fooled": False})  # fmt: skip
     verdicts = [0.0 if note["prechecked"] else None for note in notes]
     sent = [canonical(text) for text in texts]
     asked = [i for i, note in enumerate(notes) if not note["prechecked"]]
-    for i, reply in zip(asked, _replies(client, [(questions[i], answers[i], sent[i]) for i in asked]), strict=True):
-        verdicts[i], notes[i]["raw"] = verdict(reply), reply
+    cases = [(questions[i], answers[i], sent[i]) for i in asked]
+    for i, reply in zip(asked, _replies(client, cases, wording), strict=True):
+        verdicts[i], notes[i]["raw"] = read(reply), reply
     doubted = [i for i in asked if verdicts[i] == 1.0 and not confirmed(questions[i], texts[i], answers[i])]
     controls = [(questions[i], [foreign(questions[i], answers[i], sent[i])], sent[i]) for i in doubted]
-    for i, reply in zip(doubted, _replies(client, controls), strict=True):
-        found = verdict(reply)
+    for i, reply in zip(doubted, _replies(client, controls, wording), strict=True):
+        found = read(reply)
         notes[i] |= {"control": True, "disputed": disputed(texts[i], answers[i]), "fooled": found == 1.0}
         verdicts[i] = None if found is None else 1.0 - found
     failed = sum(v is None for v in verdicts)
@@ -132,11 +142,12 @@ def ask_judge(client, settings: Judge, questions, answers, predictions, notes: l
     return verdicts
 
 
-def _replies(client, cases: list[tuple]) -> list[str | None]:
+def _replies(client, cases: list[tuple], wording) -> list[str | None]:
     """The replies to (question, gold answers, candidate); those that are no verdict are asked for once more."""
-    replies = client.ask([messages(*case) for case in cases]) if cases else []
-    again = [i for i, reply in enumerate(replies) if verdict(reply) is None]
-    more = client.ask([messages(*cases[i], again=True) for i in again]) if again else []
+    ask, read = wording
+    replies = client.ask([ask(*case) for case in cases]) if cases else []
+    again = [i for i, reply in enumerate(replies) if read(reply) is None]
+    more = client.ask([ask(*cases[i], again=True) for i in again]) if again else []
     for i, reply in zip(again, more, strict=True):
         replies[i] = reply
     return replies
@@ -161,7 +172,8 @@ class ModelJudge:
             used = {name: self.client.counts[name] - before[name] for name in ("calls", "cached", "tokens")}
             self.counts.update(used)
         now = Counter(answers=len(notes), failed=sum(v is None for v in verdicts))
-        now["positives"] = sum(verdict(note["raw"]) == 1.0 for note in notes)
+        read = WORDINGS[self.settings.prompt][1]
+        now["positives"] = sum(read(note["raw"]) == 1.0 for note in notes)
         for count, name in (("prechecked",) * 2, ("controls", "control"), ("disputed",) * 2, ("fooled",) * 2):
             now[count] = sum(note[name] for note in notes)
         alarm(now, self.counts, self.settings)
