@@ -71,6 +71,7 @@ class Judge(Section):
     max_calls: Count | None = Field(default=None, exclude=True)  # of one notebook, training or command
     max_tokens: Count | None = Field(default=None, exclude=True)
     auditor: Auditor | None = Field(default=None, exclude=True)  # a second model, asked in evaluation only
+    cards: Count | None = Field(default=None, exclude=True)  # GPUs over which `make judge` divides it; None: all
 
     @model_validator(mode="after")
     def model_named(self):

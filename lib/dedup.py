@@ -156,9 +156,9 @@ def judge(pairs: pd.DataFrame, questions: pd.DataFrame, profile, ask=None) -> pd
 
 
 def _client(profile):
-    from lib.llm import Client
+    from lib.llm import open_client
 
-    return Client(profile.judge).ask
+    return open_client(profile.judge).ask
 
 
 def dedup(questions: pd.DataFrame, profile, embed=embed, ask=None, pairs: pd.DataFrame | None = None):

@@ -66,7 +66,9 @@ def command(python: str, model: str, port: int, cards: int | None, options: list
     try:
         about = json.loads(subprocess.run([python, "-c", ABOUT], capture_output=True, text=True, check=True).stdout)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        raise JudgeError(f"{python} does not run ({type(error).__name__}); set JUDGE_PYTHON to one that has vllm") from None
+        raise JudgeError(
+            f"{python} does not run ({type(error).__name__}); set JUDGE_PYTHON to one that has vllm"
+        ) from None
     if not about["vllm"]:
         raise JudgeError(f"vllm is not installed for {python}: make an environment of its own on a machine with a GPU "
                          "(python3 -m venv .venv-vllm && .venv-vllm/bin/pip install vllm), or set `judge.base_url` or "

@@ -13,7 +13,7 @@ import pandas as pd
 from lib.blocking import PAIR, candidates, remembered
 from lib.config import BENCHMARKS, ROOT
 from lib.dedup import add_options, dedup, judge, options
-from lib.llm import Client
+from lib.llm import open_client
 from lib.metrics import accuracy, wilson
 from lib.questions import ONE_SET_TEST, complete, group
 from lib.runs import save_table
@@ -211,7 +211,7 @@ def main() -> None:
     folder = ROOT / os.environ.get("OUTPUTS", "outputs") / "dedup" / args.judge
     try:
         settings = options(args)
-        ask = Client(settings.judge).ask if args.judge == "llm" else None
+        ask = open_client(settings.judge).ask if args.judge == "llm" else None
         for name in args.datasets:
             tables = measure(name, settings, args.mirror, ask)
             labelled.append(tables["labelled"])
