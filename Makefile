@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all plan smoke test test-vllm faults bench lab figures report clean
+.PHONY: help setup weights settings all plan smoke test test-vllm faults judge judge-stop bench lab figures report clean
 
 RUN ?= laptop
 PROFILE := profiles/$(RUN).yaml

@@ -70,19 +70,24 @@ def command(python: str, model: str, port: int, cards: int | None, options: list
             f"{python} does not run ({type(error).__name__}); set JUDGE_PYTHON to one that has vllm"
         ) from None
     if not about["vllm"]:
-        raise JudgeError(f"vllm is not installed for {python}: make an environment of its own on a machine with a GPU "
-                         "(python3 -m venv .venv-vllm && .venv-vllm/bin/pip install vllm), or set `judge.base_url` or "
-                         "OPENAI_BASE_URL to any OpenAI-compatible server (llama.cpp, Ollama: see the README)")  # fmt: skip
+        raise JudgeError(
+            f"vllm is not installed for {python}: make an environment of its own on a machine with a GPU (python3 -m "
+            "venv .venv-vllm && .venv-vllm/bin/pip install vllm), or set `judge.base_url` or OPENAI_BASE_URL to any "
+            "OpenAI-compatible server (llama.cpp, Ollama: see the README)"
+        )
     if not about["cards"] and not about["cpu"]:
-        raise JudgeError("no GPU is visible to vllm (nvidia-smi, CUDA_VISIBLE_DEVICES): serve the judge elsewhere and set "
-                         "`judge.base_url` or OPENAI_BASE_URL to it")  # fmt: skip
+        raise JudgeError(
+            "no GPU is visible to vllm (nvidia-smi, CUDA_VISIBLE_DEVICES): serve the judge elsewhere and set "
+            "`judge.base_url` or OPENAI_BASE_URL to it"
+        )
     if cards and cards > max(about["cards"], 1):
         raise JudgeError(f"the judge asks for {cards} GPUs and {about['cards']} are visible; give fewer with --cards")
     name, _, revision = model.partition("@")
     cards = cards or 1 << (max(about["cards"], 1).bit_length() - 1)
-    return [python, "-m", "vllm.entrypoints.openai.api_server", "--model", name, "--served-model-name", name,
-            *(["--revision", revision] if revision else []), "--tensor-parallel-size", str(cards), "--host", "127.0.0.1",
-            "--port", str(port), "--max-model-len", str(LENGTH), "--enable-prefix-caching", *options]  # fmt: skip
+    pinned = ["--revision", revision] if revision else []
+    return [python, "-m", "vllm.entrypoints.openai.api_server", "--model", name, "--served-model-name", name, *pinned,
+            "--tensor-parallel-size", str(cards), "--host", "127.0.0.1", "--port", str(port), "--max-model-len",
+            str(LENGTH), "--enable-prefix-caching", *options]  # fmt: skip
 
 
 def free(port: int) -> None:
@@ -149,8 +154,8 @@ def serve(arguments: list[str], base_url: str, model: str, log: Path) -> int:
         temporary = note().with_suffix(".tmp")
         temporary.write_text(json.dumps({"base_url": base_url, "model": model, "pid": os.getpid()}) + "\n")
         os.replace(temporary, note())
-        print(f"{model} answers at {base_url} after {time.monotonic() - began:.0f} s; Ctrl-C or `make judge-stop` ends it",
-              flush=True)  # fmt: skip
+        took = time.monotonic() - began
+        print(f"{model} answers at {base_url} after {took:.0f} s; Ctrl-C or `make judge-stop` ends it", flush=True)
         return process.wait()
     finally:
         stop(process)
