@@ -68,10 +68,10 @@ def label(pairs: pd.DataFrame, found: pd.DataFrame, verdicts: pd.DataFrame) -> p
 def score(labelled: pd.DataFrame) -> pd.DataFrame:
     """Candidates and verdicts against the labels: what, of, value, low, high, hits, n (Wilson intervals).
 
-    blocker_recall: true pairs that are candidates, of all, by origin and by kind; verdict_recall: true pairs called
-    contained, all and by kind; verdict_precision: pairs called contained that are true; false_merges: pairs labelled
-    different that are called contained, all and by kind. No pair that shares a training question is independent of
-    another one, so the intervals are somewhat narrow.
+    blocker_recall: true pairs that are candidates, all, by origin and by kind; verdict_recall: true pairs called
+    contained, all and by kind; recall: true pairs found and called contained; verdict_precision: pairs called
+    contained that are true; false_merges: pairs labelled different that are called contained, all and by kind. Pairs
+    that share a question are not independent, so the intervals are somewhat narrow.
     """
     true, different = labelled[labelled["contained"]], labelled[~labelled["contained"]]
     called = labelled[labelled["called"]]
@@ -79,6 +79,7 @@ def score(labelled: pd.DataFrame) -> pd.DataFrame:
     rows += [("blocker_recall", f"{c}: {v}", part["found"]) for c in ("origin", "kind") for v, part in true.groupby(c)]
     rows += [("verdict_recall", "all", true["called"])]
     rows += [("verdict_recall", f"kind: {v}", part["called"]) for v, part in true.groupby("kind")]
+    rows += [("recall", "all", true["found"] & true["called"])]
     rows += [("verdict_precision", "all", called["contained"]), ("false_merges", "all", different["called"])]
     rows += [("false_merges", f"kind: {v}", part["called"]) for v, part in different.groupby("kind")]
     return pd.DataFrame([{"what": what, "of": of, **share(hits.sum(), len(hits))} for what, of, hits in rows])
@@ -175,6 +176,18 @@ def whole(name: str, mirror: str | None, seed: int = 0) -> tuple[pd.DataFrame, p
     return rows, questions.assign(split=np.where(train, "train", "test"))
 
 
+def examine(name: str, questions: pd.DataFrame, settings, search, ask=None) -> pd.DataFrame:
+    """The benchmark's labelled pairs, hidden among the questions: with found, called, reasoning and failed.
+
+    Each pair is judged whether it is found or not. search: the embedding (see `remembered`).
+    """
+    pairs, hidden = hide(read_pairs(name), questions)
+    train, test = (hidden[hidden["split"] == split] for split in ("train", "test"))
+    met = candidates(train, test, settings.dedup.neighbours, settings.dedup.similarity, search)
+    judged = judge(pairs[PAIR], hidden, settings, ask)
+    return label(pairs, met, judged).merge(judged[[*PAIR, "reasoning", "failed"]], on=PAIR)
+
+
 def measure(name: str, settings, mirror: str | None = None, ask=None, seed: int = 0) -> dict[str, pd.DataFrame]:
     """Dedup of a whole benchmark, measured: frames `counts`, `given_away`, `score`, `labelled` and `removed`.
 
@@ -188,11 +201,7 @@ def measure(name: str, settings, mirror: str | None = None, ask=None, seed: int 
     blocked = time.monotonic()
     _, removed, verdicts = dedup(questions, settings, search, ask, found)
     seconds = {"seconds_blocking": blocked - began, "seconds_verdicts": time.monotonic() - blocked}
-    pairs, hidden = hide(read_pairs(name), questions)
-    halves = [hidden[hidden["split"] == split] for split in ("train", "test")]
-    met = candidates(*halves, settings.dedup.neighbours, settings.dedup.similarity, search)
-    judged = judge(pairs[PAIR], hidden, settings, ask)
-    labelled = label(pairs, met, judged).merge(judged[[*PAIR, "reasoning", "failed"]], on=PAIR)
+    labelled = examine(name, questions, settings, search, ask)
     counts = {"train": len(train), "test": len(test), "pairs_judged": len(found), "pairs": len(train) * len(test)}
     counts |= {"removed": removed["train_id"].nunique(), "failed": int(verdicts["failed"].sum()), **seconds}
     away = given_away(questions, removed, repeats(rows, seed))
