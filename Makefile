@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all plan smoke test test-vllm faults bench lab figures report clean
+.PHONY: help setup weights settings all plan smoke test test-vllm faults judge judge-stop bench lab figures report clean
 
 RUN ?= laptop
 PROFILE := profiles/$(RUN).yaml
@@ -41,7 +41,7 @@ export HF_HUB_OFFLINE := 1
 endif
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 	@echo "variables: RUN=$(RUN) MODEL=$(MODEL) DATASET=$(DATASET) SEED=$(SEED) OUTPUTS=$(OUTPUTS)"
 
 setup: $(READY)  ## make .venv from the lock, with the small model's weights (again only when the lock changes)
@@ -109,7 +109,16 @@ test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at
 	@touch $@
 
 test-vllm: .venv-vllm/.ready  ## vLLM's CPU build against the engine, in this process and as a server; ten minutes
-	.venv-vllm/bin/python -m pytest tests/vllm_real.py
+	.venv-vllm/bin/python -m pytest tests/vllm_real.py tests/vllm_judge.py
+
+# vllm's environment where there is one; JUDGE='--model … --cards … --port …' and any option of vllm's server
+JUDGE_PYTHON ?= $(if $(wildcard .venv-vllm/bin/python),.venv-vllm/bin/python,$(PY))
+
+judge: $(READY)  ## serve the judge of RUN=gpu or paper with vLLM until Ctrl-C; its address is where runs find it
+	@exec $(PY) -m lib.local_judge $(RUN) --python $(JUDGE_PYTHON) $(JUDGE)
+
+judge-stop: $(READY)  ## end the judge that `make judge` serves
+	@$(PY) -m lib.local_judge --stop
 
 faults: $(READY)  ## what may go wrong, done on purpose: a table in outputs/faults; an error where one goes unnoticed
 	HF_HUB_OFFLINE=1 $(PY) -m lib.faults

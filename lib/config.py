@@ -74,6 +74,7 @@ class Judge(Section):
     # for showing what rules and guards are for; written down only where they are not the usual ones
     prompt: Literal["rules", "naive", "shots"] = Field(default="rules", exclude_if=lambda value: value == "rules")
     guards: bool = Field(default=True, exclude_if=lambda value: value)  # False: no check before or after a verdict
+    cards: Count | None = Field(default=None, exclude=True)  # GPUs over which `make judge` divides it; None: all
 
     @model_validator(mode="after")
     def model_named(self):

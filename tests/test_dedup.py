@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.blocking import candidates
 from lib.config import load_profile
-from lib.dedup import candidates, compare_with_truth, dedup, judge_llm, judge_rule, read_verdict, truth
+from lib.dedup import dedup, judge_llm, judge_rule, read_verdict
 from lib.facts import atlas
+from lib.overlap import compare_with_truth, truth
 
 
 def frame(rows, split="train"):
@@ -101,7 +103,7 @@ def test_truth_is_the_fact_given_away():
 def test_candidates_and_their_reasons():
     pairs = candidates(TRAIN, TEST, neighbours=5, similarity=0.99, embed=bag)
     why = pairs.set_index(["test_id", "train_id"])["why"]
-    assert why["e0", "t0"] == "entity" and "answer" in why["e4", "t4"]
+    assert why["e0", "t0"] == "words" and "answer" in why["e4", "t4"]
     assert (
         set(pairs.columns) == {"test_id", "train_id", "similarity", "why"}
         and pairs["similarity"].between(-1, 1.0001).all()
@@ -197,3 +199,38 @@ def test_planted_paraphrases_and_reversals_of_atlas_are_found():
     quality = compare_with_truth(verdicts, true).set_index("what")["value"]
     assert len(true) > 40 and quality["recall"] > 0.9 and quality["verdict_precision"] > 0.9
     assert len(truth(kept)) < 0.1 * len(true)
+
+
+def test_equal_pairs_are_asked_once():
+    asked = []
+
+    def ask(messages):
+        asked.extend(m[1]["content"] for m in messages)
+        return ['{"is_contained": false, "reasoning": "another fact"}'] * len(messages)
+
+    twice = pd.concat([BOTH, BOTH.assign(question_id=BOTH["question_id"] + "b")])
+    pairs = pd.DataFrame({"test_id": ["e0", "e0b", "e1"], "train_id": ["t0b", "t0", "t0"]})
+    verdicts = judge_llm(pairs, twice, ask)
+    assert len(asked) == len(set(asked)) == 2 and not verdicts["is_contained"].any() and not verdicts["failed"].any()
+
+
+def test_a_judge_that_mostly_fails_stops_the_run():
+    def ask(messages):
+        return [None] * len(messages)
+
+    few = everything()[:10]
+    assert judge_llm(few, BOTH, ask, max_failed=0.05)["failed"].all()  # a handful may fail, counted as contained
+    with pytest.raises(RuntimeError, match="25 of 25 dedup verdicts failed, more than judge.max_failed = 0.05"):
+        judge_llm(everything(), BOTH, ask, max_failed=0.05)
+
+
+def test_most_words_and_the_answer_make_a_wording_but_another_number_does_not():
+    texts = ["who won the mens figure skating gold in 2018", "who won gold in the 2018 mens figure skating event",
+             "who won gold in the 2014 mens figure skating event", "who lit the torch in 2018"]  # fmt: skip
+    both = pd.DataFrame({"question_id": range(4), "question": texts, "answers": [["Yuzuru Hanyu"]] * 4})
+    both = both.assign(subject=None, relation=None, names=[[]] * 4)
+    verdicts = judge_rule(pd.DataFrame({"test_id": 0, "train_id": [1, 2, 3]}), both)
+    assert (
+        verdicts["reasoning"].tolist()
+        == ["the same answer and most content words"] + ["another subject or another fact"] * 2
+    )
