@@ -19,7 +19,7 @@ MEASURES = ("agreement", "false_positive", "false_negative", "kappa", "failed")
 
 
 def labelled() -> pd.DataFrame:
-    """The rows labelled one by one (see lib/data/README.md) as cases, with dataset, question_id, model and prompt beside."""
+    """The rows labelled one by one (see lib/data/README.md) as cases, with dataset, question_id, model and prompt."""
     rows = read_table(LABELLED).rename(columns={"correct": "label"})
     rows = rows.assign(source="labelled", note=rows["note"].fillna(""))
     return rows[[*COLUMNS, "dataset", "question_id", "model", "prompt"]]
