@@ -143,4 +143,5 @@ def confusions(judged: pd.DataFrame) -> pd.DataFrame:
     """The rows that a judge has wrong, one a judge and row: what, gold, prediction, label, verdict, kind and note."""
     wrong = judged[judged["correct"].notna() & (judged["correct"] != judged["label"])]
     mistake = np.where(wrong["correct"].astype(bool), "called right", "called wrong")
-    return wrong.assign(mistake=mistake)[["source", "judge", "mistake", "row", *COLUMNS[2:5], "kind", "note"]]
+    wrong = wrong.assign(mistake=mistake, answers=wrong["answers"].map(list))  # parquet gives arrays
+    return wrong[["source", "judge", "mistake", "row", *COLUMNS[2:5], "kind", "note"]]

@@ -190,7 +190,7 @@ def run(profile: Profile, questions: pd.DataFrame, cases: pd.DataFrame, stage: P
             some = [part.sample(min(n, len(part)), random_state=seed) for _, part in cases.groupby("source")]
             write_table(verdicts(pd.concat(some), both_arms(judge)), stage / "verdicts_hacking.parquet")
         if not (stage / "attacks.parquet").exists():
-            tried = train.sample(min(2, len(train)), random_state=seed)
+            tried = train.sample(max(1, profile.audit.hacking.cases // 25), random_state=seed)
             write_table(pick_attack(judge, tried, load_policy(profile).tokenizer), stage / "attacks.parquet")
         attack = pd.read_parquet(stage / "attacks.parquet")["attack"][0]
         print(f"the attack is {attack!r}", flush=True)

@@ -83,7 +83,9 @@ def test_mcnemar_between_judges_with_holm():
 
 
 def test_confusions_list_wrong_rows_and_no_failures():
-    got = confusions(judged([True, False, None, True], [False, True, True, True]))
+    frame = judged([True, False, None, True], [False, True, True, True])
+    got = confusions(frame.assign(answers=[np.array(["a"])] * 4))  # as parquet gives them
+    assert got["answers"].tolist() == [["a"], ["a"]]
     assert got[["row", "mistake"]].values.tolist() == [["r0", "called right"], ["r1", "called wrong"]]
 
 
