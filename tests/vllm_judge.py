@@ -54,8 +54,9 @@ def test_served_found_asked_stopped_and_killed(no_address):
         replies = client.ask(asked, max_tokens=12)
         assert "Paris" in replies[0] and "Rome" in replies[1] and "Tokyo" in replies[2]
         assert local_judge.stop_running().endswith("is stopped")
-    finally:
+    except BaseException:
         judge.terminate()
+        raise
     assert judge.wait(60) == 0 and ended() and not local_judge.note().exists()
     judge = start()
     judge.send_signal(signal.SIGKILL)
