@@ -294,16 +294,16 @@ class Bench:
 def draw(rows: pd.DataFrame, folder: Path) -> None:
     """Ratios with their range and the goals, and how the cost of sampling grows, as 'engine' in `folder`."""
     goals = {"update": 5, "step": 4, "rollout": 3, "samples_generate": 4, "samples_vllm": 4, "scoring": 5}
-    fig, axes = figures.panels(2)
+    fig, axes = figures.panels(2, height=2.7)
     shown = rows[rows["name"].isin(goals)].assign(value=lambda f: f["ratio"]).reset_index(drop=True)
-    figures.whiskers(axes[0], shown.index, shown, True, color="black", marker="o")
+    figures.whiskers(axes[0], shown.index, shown, True, color="black", marker="o", label="peer as it ships")
     axes[0].plot(shown["same_products"].astype(float), shown.index, "o", color="black", markerfacecolor="white",
-                 label="peer with our linear layers", zorder=3)  # fmt: skip
+                 label="with our linear layers", zorder=3)  # fmt: skip
     axes[0].plot([goals[name] for name in shown["name"]], shown.index, "|", color="0.5", markersize=12, label="goal")
     axes[0].set_yticks(shown.index, shown["name"].str.replace("_", " "))
     axes[0].set_xlim(left=0)
     axes[0].set_xlabel("times as fast as the peer")
-    figures.legend_above(axes[0])
+    figures.legend_above(axes[0], 2)
     grown = rows[rows["name"].str.startswith("growth_")]
     for (name, part), marker in zip(grown.groupby("name", sort=False), "os^D", strict=False):
         label = f"{name[7:]} up to {part['value'].max():.0f}"
@@ -311,7 +311,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     axes[1].set_xlabel("share of the largest size")
     axes[1].set_ylabel("seconds")
     if len(grown):
-        figures.legend_above(axes[1])
+        figures.legend_above(axes[1], 2)
     figures.save(fig, rows.drop(columns="exactness"), folder, "engine")
 
 

@@ -36,9 +36,9 @@ def plot_accuracy(frame: pd.DataFrame, ax):
     return ax
 
 
-def legend_above(ax):
-    """One row of names above the axes, where it can hide no estimate."""
-    columns = len(ax.get_legend_handles_labels()[1])
+def legend_above(ax, columns: int | None = None):
+    """The names above the axes, where they can hide no estimate: in one row, or in so many columns."""
+    columns = columns or len(ax.get_legend_handles_labels()[1])
     return ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1, handletextpad=0.3,
                      borderaxespad=0.2, handlelength=1.4)  # fmt: skip
 
