@@ -8,8 +8,8 @@ import re
 
 NUMBER = re.compile(r"(?<![\d.])([01])(?:\.0+)?(?![\d.]*\d)")  # the first lone 1 or 0 anywhere in the reply
 WORDS = {"correct": 1.0, "wrong": 0.0}
-# question, answer, gold answer, word; choice, order and words are the best of some eighty tried, the last 21 of them on
-# the small model's own answers to 48 training questions of atlas
+# question, answer, gold answer, word; choice, order and words are the best of some 170 tried on training questions of
+# atlas, the last 21 of them on the small model's own answers to 48 of these
 SHOTS = (
     ("In which country is the city of Kobe?", "2019 January", "Japan", "wrong"),
     ("What is the capital of Kenya?", "Cairo", "Nairobi", "wrong"),
