@@ -243,6 +243,8 @@ def main() -> None:
         save_table(removed, listed)
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
         sys.exit(f"dedup: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit("dedup: stopped; verdicts that were answered are kept, and the same command goes on")
     gone, leaked, n, m = removed["train_id"].nunique(), removed["test_id"].nunique(), train.sum(), (~train).sum()
     print(f"{gone} of {n} training questions give {leaked} of {m} test questions away")
     print(f"{len(verdicts):,} pairs were judged, of {n * m:,} (one in {n * m / max(len(verdicts), 1):,.0f}), "

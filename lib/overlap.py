@@ -232,6 +232,8 @@ def main() -> None:
         save_table(table, folder / "score.csv")
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"overlap: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit("overlap: stopped; verdicts that were answered are kept, and the same command goes on")
     print(f"labelled pairs of {', '.join(args.datasets)}, judge {args.judge}:")
     print(table.round(3).to_string(index=False))
     print(f"every removal and every labelled pair with its verdict: {folder}")
