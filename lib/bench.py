@@ -362,8 +362,10 @@ def peak_of_sampling(count: int) -> None:
 
     VmHWM begins anew with a program; getrusage's ru_maxrss would still hold the peak of the process that started it.
     """
-    bench = Bench(1)
-    for _ in decode(bench.policy, bench.prompts[:count], lambda i: uniform_draws(0, str(i), 8, LENGTH), LENGTH, 64):
+    profile = load_profile("laptop")
+    policy, questions = load_policy(profile), load_questions(profile, 0)
+    prompts = [render(policy.tokenizer, direct(q)) for q in questions["question"][:count]]
+    for _ in decode(policy, prompts, lambda i: uniform_draws(0, str(i), 8, LENGTH), LENGTH, 64):
         pass
     status = Path("/proc/self/status").read_text()
     print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
