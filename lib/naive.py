@@ -1,7 +1,7 @@
 """Judge prompts other than lib.verdicts' own, and a judge without guards: to show what rules and guards are for.
 
 `naive` pastes the answer into a message and looks for a number in the reply, as is often done. `shots` shows graded
-examples and asks for a word: what a model of 135M parameters can follow, better than chance.
+examples and asks for a word: what a model of 135M parameters can follow at all.
 """
 
 import re
