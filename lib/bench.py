@@ -297,7 +297,8 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     fig, axes = figures.panels(2, height=2.7)
     shown = rows[rows["name"].isin(goals)].assign(value=lambda f: f["ratio"]).reset_index(drop=True)
     figures.whiskers(axes[0], shown.index, shown, True, color="black", marker="o", label="peer as it ships")
-    axes[0].plot(shown["same_products"].astype(float), shown.index, "o", color="black", markerfacecolor="white",
+    same = shown.reindex(columns=["same_products"])["same_products"].astype(float)
+    axes[0].plot(same, shown.index, "o", color="black", markerfacecolor="white",
                  label="with our linear layers", zorder=3)  # fmt: skip
     axes[0].plot([goals[name] for name in shown["name"]], shown.index, "|", color="0.5", markersize=12, label="goal")
     axes[0].set_yticks(shown.index, shown["name"].str.replace("_", " "))
