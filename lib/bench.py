@@ -29,12 +29,13 @@ from trl import GRPOTrainer
 
 from lib import figures, grpo
 from lib.config import ROOT, load_profile
+from lib.decoding import decode, uniform_draws
 from lib.models import load_policy, locate, make_policy
 from lib.products import FASTER, product, use_fast_products
 from lib.prompts import direct, render
 from lib.questions import load_questions
 from lib.runs import manifest, write_text
-from lib.sampling import answer_logprobs, decode, uniform_draws
+from lib.sampling import answer_logprobs
 from lib.trie import Trie, share_prefixes
 
 GROUPS, N = 16, 5  # of a training step

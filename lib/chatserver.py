@@ -13,9 +13,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from lib.config import load_profile
+from lib.decoding import decode
 from lib.models import Policy, load_policy
 from lib.prompts import render
-from lib.sampling import decode
 
 GATHER = 0.02  # seconds that a first request waits for others to share its pass
 LONGEST = 256  # tokens of a reply

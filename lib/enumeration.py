@@ -11,21 +11,23 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lib.decoding import PREFILL, Cache, prefill, step
 from lib.metrics import bootstrap, wilson
 from lib.models import Policy
+from lib.products import packed_weights
 from lib.prompts import direct, render
-from lib.sampling import PREFILL, Decode, Progress, prefill
-from lib.trie import packed_hidden
+from lib.sampling import Progress
 
 FLOOR = 1e-5  # less probable answers are not judged: they stay unknown
+TOGETHER = 32  # prefixes of one question in a step, at most
 CHILDREN = 64  # likeliest next tokens that a prefix puts on the frontier; the others count as unknown
 
 
 class Walk:
     """The frontier of one question, likeliest prefix first, and the answers that were completed."""
 
-    def __init__(self, question):
-        self.question, self.prompt = question, question.used
+    def __init__(self, index: int, prompt: list[int]):
+        self.index, self.prompt, self.used = index, prompt, len(prompt)
         self.frontier, self.answers = [], []  # (-logprob, order, ids, cached ancestors); (ids, logprob, finish)
         self.expanded, self.complete, self.order = 0, 0.0, 0
 
@@ -49,18 +51,24 @@ class Walk:
             self.answers.append((ids, logprob, finish))
         self.complete += np.exp(logprob)
 
-    def take(self, count: int) -> list[tuple]:
-        """The likeliest prefixes of the frontier, laid out as the next entries of the question's cache."""
+    def done(self, nodes: int, mass: float) -> bool:
+        """Whether nothing is left to run: enough prefixes, enough of the distribution, or an empty frontier."""
+        return self.expanded >= nodes or self.complete >= mass or not self.frontier
+
+    def take(self, cache: Cache, family, count: int) -> list[tuple]:
+        """The likeliest prefixes of the frontier, made the next ones of the family; entries stay in the cache."""
         chosen = [heappop(self.frontier) for _ in range(min(count, len(self.frontier)))]
-        question, used = self.question, self.question.used
-        question.tokens = [ids[-1] for _, _, ids, _ in chosen]
-        question.mask = torch.zeros(len(chosen), used + len(chosen), dtype=torch.bool, device=question.keys.device)
-        question.mask[:, : self.prompt] = True
+        columns = list(range(self.used, self.used + len(chosen)))
+        seen = np.zeros((len(chosen), self.used), bool)
+        seen[:, : len(self.prompt)] = True
         for row, (_, _, _, ancestors) in enumerate(chosen):
-            question.mask[row, [*ancestors, used + row]] = True
-        question.reserve(used + len(chosen))
+            seen[row, list(ancestors)] = True
+        cache.place(family, seen, columns)
+        family.tokens = [ids[-1] for _, _, ids, _ in chosen]
+        self.used += len(chosen)
         self.expanded += len(chosen)
-        return [(ids, (*ancestors, used + row), -cost) for row, (cost, _, ids, ancestors) in enumerate(chosen)]
+        return [(ids, (*ancestors, column), -cost)
+                for column, (cost, _, ids, ancestors) in zip(columns, chosen, strict=True)]  # fmt: skip
 
 
 @torch.inference_mode()
@@ -69,37 +77,30 @@ def walk(policy: Policy, prompts, max_new_tokens: int, nodes: int, mass: float =
 
     A walk ends when `nodes` prefixes were run, when its answers hold `mass`, or when nothing is left.
     """
-    waiting, live = list(range(len(prompts)))[::-1], []
+    waiting, cache = list(range(len(prompts)))[::-1], Cache(policy, nodes, size=TOGETHER)
 
     def log_softmax(hidden):
         return policy.model.get_output_embeddings()(hidden).float().log_softmax(-1)
 
-    while waiting or live:
-        while waiting and len(live) < PREFILL:
-            batch = [waiting.pop() for _ in range(min(len(waiting), PREFILL - len(live)))]
-            for question, hidden in prefill(policy, prompts, batch, lambda i: None):
-                new = Walk(question)
-                new.grow((), (), 0.0, log_softmax(hidden)[0], policy.stops, max_new_tokens)
-                live.append(new)
-        share = max(1, rows // len(live))
-        taken = [(one, one.take(min(share, nodes - one.expanded))) for one in live]
-        taken = [(one, chosen) for one, chosen in taken if chosen]
-        if taken:
-            packed = [ids for _, chosen in taken for ids, _, _ in chosen]
-            starts = [one.prompt for one, chosen in taken for _ in chosen]
-            tokens = torch.tensor([ids[-1] for ids in packed], device=policy.device)
-            depths = [start + len(ids) - 1 for start, ids in zip(starts, packed, strict=True)]
-            layout = Decode([one.question for one, _ in taken])
-            hidden = packed_hidden(policy.model.base_model, tokens, torch.tensor(depths, device=policy.device), layout)
-            logprobs, row = log_softmax(hidden), 0
-            for one, chosen in taken:
-                one.question.used += len(chosen)
-                for ids, ancestors, logprob in chosen:
-                    one.grow(ids, ancestors, logprob, logprobs[row], policy.stops, max_new_tokens)
-                    row += 1
-        for one in [one for one in live if one.expanded >= nodes or one.complete >= mass or not one.frontier]:
-            live.remove(one)
-            yield one.question.index, one.answers, one.expanded
+    with packed_weights(policy.model):
+        while waiting or cache.families:
+            while waiting and len(cache.families) < PREFILL:
+                batch = [waiting.pop() for _ in range(min(len(waiting), PREFILL - len(cache.families)))]
+                owners = [Walk(i, prompts[i]) for i in batch]
+                _, hidden = prefill(policy, cache, [owner.prompt for owner in owners], owners)
+                for owner, logprobs in zip(owners, log_softmax(hidden), strict=True):
+                    owner.grow((), (), 0.0, logprobs, policy.stops, max_new_tokens)
+            for family in [f for f in cache.families if f.owner.done(nodes, mass)]:
+                cache.remove(family)
+                yield family.owner.index, family.owner.answers, family.owner.expanded
+            if cache.families:
+                share = min(TOGETHER, max(1, rows // len(cache.families)))
+                taken = [(one, entry) for family in cache.families for one in [family.owner]
+                         for entry in one.take(cache, family, min(share, nodes - one.expanded))]  # fmt: skip
+                hidden = step(policy, cache, [len(one.prompt) + len(ids) - 1 for one, (ids, _, _) in taken])
+                for (one, entry), logprobs in zip(taken, log_softmax(hidden), strict=True):
+                    ids, ancestors, logprob = entry
+                    one.grow(ids, ancestors, logprob, logprobs, policy.stops, max_new_tokens)
 
 
 def likely_answers(policy, questions: pd.DataFrame, max_new_tokens: int, nodes: int, rows=256, prompt=direct, name=""):

@@ -26,12 +26,13 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from lib.config import Profile, load_profile
+from lib.decoding import decode
 from lib.judging import judge_answer, make_reward
 from lib.metrics import wilson
 from lib.models import Policy, load_policy, locate, make_policy
 from lib.prompts import direct, render
 from lib.runs import run_folder, write_text
-from lib.sampling import answer_logprobs, decode
+from lib.sampling import answer_logprobs
 from lib.training import finished, read_lines, read_rollouts, schedule, training_steps
 from lib.trie import share_prefixes, use_layouts
 from lib.tuning import Watch, last_checkpoint
@@ -81,7 +82,7 @@ class SharedPrefixGRPO(GRPOTrainer):
                 (num_generations, length)
             )
 
-        done = {d["index"]: d for d in decode(policy, prompts, draws, length, self.rollout_rows)}
+        done = {d["index"]: d for d in decode(policy, prompts, draws, length, self.rollout_rows, True)}
         order = [done[i] for i in range(len(prompts))]
         tokens = sum(len(ids) for d in order for ids in d["ids"])
         self._metrics["train"]["rollout_entropy"].append(sum(d["entropy"].sum() for d in order) / tokens)

@@ -17,9 +17,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from lib import grpo
 from lib.config import load_profile
+from lib.decoding import decode
 from lib.models import load_policy, locate, make_policy
 from lib.prompts import DIRECT, direct, render
-from lib.sampling import answer_logprobs, decode
+from lib.sampling import answer_logprobs
 from lib.staging import row
 
 WORDS = f"{DIRECT} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(".", " .")

@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 
 from lib.config import Profile, ProfileError, load_profile
+from lib.decoding import decode, uniform_draws
 from lib.models import load_policy, locate
 from lib.prompts import direct, render
 from lib.questions import load_questions
-from lib.sampling import decode, uniform_draws
 from lib.training import training_steps
 from lib.trie import share_prefixes
 

@@ -4,6 +4,7 @@ PyTorch multiplies fp32 matrices with MKL, which runs AMD's processors at about 
 oneDNN, which PyTorch ships too, does not look at the maker. Same precision, another order of the sums.
 """
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -46,11 +47,24 @@ class _Linear(torch.autograd.Function):
 class Linear(torch.nn.Linear):
     """A torch.nn.Linear whose fp32 products on the CPU are oneDNN's."""
 
+    packed = None
+
     def forward(self, x):
-        weight, plain = self.weight, type(self.weight) is Parameter and not torch.is_autocast_enabled("cpu")
-        if plain and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel():
-            return _Linear.apply(x, weight, self.bias)
+        if x.dtype == self.weight.dtype == torch.float32 and x.numel() and self.plain():
+            if self.packed is not None and torch.is_inference_mode_enabled():
+                return product(x, self.packed, self.bias)
+            return _Linear.apply(x, self.weight, self.bias)
         return super().forward(x)
+
+    def plain(self) -> bool:
+        """Whether the weight is an ordinary one on the CPU, and no other precision is asked for."""
+        on_cpu = type(self.weight) is Parameter and self.weight.device.type == "cpu"
+        return on_cpu and not torch.is_autocast_enabled("cpu")
+
+    def pack(self, rows: int = 256) -> None:
+        """Keep a copy of the weight in the layout that oneDNN likes best for products with about so many rows."""
+        if self.plain() and self.weight.dtype == torch.float32:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), rows)
 
 
 def use_fast_products(model) -> None:
@@ -58,3 +72,16 @@ def use_fast_products(model) -> None:
     for module in model.modules() if FASTER else ():
         if type(module) is torch.nn.Linear:
             module.__class__ = Linear
+
+
+@contextmanager
+def packed_weights(model):
+    """While it is open, products without gradient take the weights in oneDNN's own layout; they must not change."""
+    layers = [module for module in model.modules() if type(module) is Linear]
+    try:
+        for layer in layers:
+            layer.pack()
+        yield
+    finally:
+        for layer in layers:
+            layer.packed = None

@@ -10,9 +10,9 @@ from tiny import tiny_policy, word_tokenizer
 
 from lib.chatserver import ChatServer
 from lib.config import Judge
+from lib.decoding import decode
 from lib.llm import CallsStopped, Client
 from lib.prompts import render
-from lib.sampling import decode
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ from scipy import stats
 from tiny import CONFIGS, WORDS, tiny_model, tiny_policy, word_tokenizer
 
 from lib import sampling
+from lib.decoding import choose, decode, uniform_draws
 from lib.models import load_policy, make_policy
 from lib.prompts import direct, render
-from lib.sampling import choose, decode, greedy, sample, score, uniform_draws
+from lib.sampling import greedy, sample, score
 
 QUESTIONS = pd.DataFrame({
     "question_id": [f"q{i}" for i in range(6)],
@@ -138,7 +139,7 @@ def test_choose_by_hand():
     probs = torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.5, 1e-30]])
     numbers = np.array([0.05, 0.15, 0.31, 0.999999, np.nan, 0.0, 0.5, 1 - 1e-16])
     node = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
-    tokens, logprobs = choose(probs, probs.argmax(-1), node, numbers)
+    tokens, logprobs = choose(probs, node, numbers)
     assert tokens == [0, 1, 2, 2, 2, 0, 1, 1]
     assert logprobs == pytest.approx(np.log([0.1, 0.2, 0.7, 0.7, 0.7, 0.5, 0.5, 0.5]), abs=1e-6)
 
