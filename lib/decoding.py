@@ -6,6 +6,7 @@ question uses random numbers of its own, so it does not depend on the batch, on 
 other samples are drawn.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from zlib import crc32
@@ -40,16 +41,16 @@ class Cache:
     `sees[s, r]` says which columns of slot s its prefix r attends to; a column that none sees is free again.
     """
 
-    def __init__(self, policy: Policy, columns: int, size: int = FAMILY):
+    def __init__(self, policy: Policy, slots: int, columns: int, size: int = FAMILY):
         config, model = policy.model.config, policy.model
         self.query_heads = config.num_attention_heads
         self.heads = getattr(config, "num_key_value_heads", None) or self.query_heads
         self.width = getattr(config, "head_dim", None) or config.hidden_size // self.query_heads
         self.groups = self.query_heads // self.heads
         self.families: list[Family] = []
-        shape = (config.num_hidden_layers, 0, self.heads, columns, self.width)
-        self.keys, self.values = (torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in range(2))
-        self.sees = np.zeros((0, size, columns), bool)
+        shape = (config.num_hidden_layers, slots, self.heads, columns, self.width)
+        self.keys, self.values = (zeros(shape, model.dtype, model.device) for _ in range(2))
+        self.sees = np.zeros((slots, size, columns), bool)
 
     def reserve(self, slots: int, columns: int) -> None:
         """Make room for so many slots and columns, half as much again as there was when it is too little."""
@@ -60,7 +61,7 @@ class Cache:
             return
         for name in ("keys", "values"):
             entries = getattr(self, name)
-            grown = entries.new_zeros(entries.shape[0], slots, self.heads, columns, self.width)
+            grown = zeros((entries.shape[0], slots, self.heads, columns, self.width), entries.dtype, entries.device)
             grown[:, : old[0], :, : old[1]] = entries
             setattr(self, name, grown)
         self.sees = np.pad(self.sees, ((0, slots - old[0]), (0, 0), (0, columns - old[1])))
@@ -123,6 +124,13 @@ class Cache:
         """Flat places of each head's entry at slots (M,) and columns (M,): (M * heads,)."""
         at = (np.asarray(slots)[:, None] * self.heads + np.arange(self.heads)) * self.keys.shape[3]
         return torch.from_numpy((at + np.asarray(columns)[:, None]).reshape(-1)).to(self.keys.device)
+
+
+def zeros(shape, dtype, device) -> torch.Tensor:
+    """torch.zeros whose memory on a CPU is not touched before it is used."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 class Step:
@@ -222,7 +230,13 @@ def decode(
             f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the model's {limit} positions; "
             "shorten the question or lower max_new_tokens"
         )
-    waiting, cache = list(range(len(prompts)))[::-1], Cache(policy, longest + max_new_tokens)
+    waiting, n = list(range(len(prompts)))[::-1], 1
+    if prompts and (numbers := draws(0)) is not None:
+        n = len(numbers)
+    filled = min(n, FAMILY // 2)  # a guess of how many prefixes a family has; the cache grows where it is too low
+    slots = max(1, min(rows // filled, len(prompts) * -(-n // filled)))
+    columns = longest + max(max_new_tokens, min(n, FAMILY) * min(max_new_tokens, 32))
+    cache = Cache(policy, slots, columns)
     with packed_weights(policy.model):
         while waiting or cache.families:
             room = rows - sum(len(family.tokens) for family in cache.families)
@@ -253,8 +267,7 @@ def _draw(policy, cache, hidden, families, max_new_tokens, entropies) -> list[An
     if entropies:
         entropy, probs = softmax_(logits)[1].tolist(), logits
     else:
-        entropy, probs = None, logits.softmax(-1)
-    del logits
+        entropy, probs = None, torch.softmax(logits, -1, out=logits)
     node, numbers = [], []
     for family in families:
         for prefix in family.prefixes:

@@ -77,7 +77,10 @@ def walk(policy: Policy, prompts, max_new_tokens: int, nodes: int, mass: float =
 
     A walk ends when `nodes` prefixes were run, when its answers hold `mass`, or when nothing is left.
     """
-    waiting, cache = list(range(len(prompts)))[::-1], Cache(policy, nodes, size=TOGETHER)
+    waiting, cache = (
+        list(range(len(prompts)))[::-1],
+        Cache(policy, min(max(1, len(prompts)), PREFILL), max(map(len, prompts), default=0) + nodes, TOGETHER),
+    )
 
     def log_softmax(hidden):
         return policy.model.get_output_embeddings()(hidden).float().log_softmax(-1)
