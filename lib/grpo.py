@@ -19,6 +19,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PrinterCallback
@@ -388,6 +389,7 @@ def main() -> None:
             print(f"{subset}: {len(some)} questions", flush=True)
             train_grpo(profile, some, questions.head(0), folder, args.seed, profile.attribution.steps)
         gc.collect()  # a trainer and its model refer to each other
+    PartialState().destroy_process_group()  # its threads must not outlive the interpreter
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from datasets import disable_progress_bars
 from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, TrainerCallback
@@ -200,6 +201,7 @@ def main() -> None:
         tables = [pd.read_parquet(stage / f"{name}_base_train.parquet") for name in names]
         trainings[method](profile, questions, *tables, stage / method, args.seed)
         gc.collect()  # a trainer and its model refer to each other
+    PartialState().destroy_process_group()  # its threads must not outlive the interpreter
 
 
 if __name__ == "__main__":

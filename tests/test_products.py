@@ -65,6 +65,24 @@ def test_a_model_keeps_its_names_and_weights(kind):
     )
 
 
+def test_packed_weights_serve_inference_only_and_are_given_back():
+    model = tiny_model("qwen2")  # it has biases
+    products.use_fast_products(model)
+    ids = torch.arange(12)[None]
+    layers = [module for module in model.modules() if type(module) is products.Linear]
+    with products.packed_weights(model):
+        assert all(layer.packed is not None for layer in layers)
+        model(ids).logits.sum().backward()  # the ordinary path: packed weights have no gradient
+        assert all(layer.weight.grad is not None for layer in layers)
+        with torch.inference_mode():
+            packed = model(ids).logits
+    assert all(layer.packed is None for layer in layers)
+    torch.testing.assert_close(packed, model(ids).logits, atol=1e-5, rtol=1e-4)
+    with pytest.raises(KeyError), products.packed_weights(model):
+        raise KeyError
+    assert all(layer.packed is None for layer in layers)
+
+
 def test_chosen_logprobs_by_hand():
     """Two rows of (1/2, 1/4, 1/4) and (1/8, 7/8, 0): three targets, the first row twice."""
     p = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.875, 1e-30]], dtype=torch.float64)

@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 from tiny import CONFIGS, WORDS, tiny_model, tiny_policy, word_tokenizer
 
-from lib import sampling
-from lib.decoding import choose, decode, uniform_draws
+from lib import decoding, sampling
+from lib.decoding import Cache, choose, decode, uniform_draws
 from lib.models import load_policy, make_policy
 from lib.prompts import direct, render
 from lib.sampling import greedy, sample, score
@@ -58,6 +58,36 @@ def test_logprobs_of_samples_are_those_of_the_rows_alone(policy):
         for ids, logprob in zip(done["ids"], done["logprob"], strict=True):
             assert logprob == pytest.approx(plain_logprob(policy, prompts[done["index"]], ids), abs=1e-4)
             assert len(ids) == 7 or ids[-1] in policy.stops
+
+
+@pytest.mark.parametrize(("size", "slots", "columns"), [(1, 1, 1), (3, 1, 1), (3, 9, 99), (16, 1, 1), (64, 2, 40)])
+def test_a_cache_of_any_size_that_grows_gives_the_same_answers(llama, monkeypatch, size, slots, columns):
+    """Families split, end, change slots and reuse columns; only memory and speed may change."""
+    prompts = [render(llama.tokenizer, direct(q)) for q in QUESTIONS["question"]]
+
+    def answers():
+        drawn = decode(llama, prompts, lambda i: uniform_draws(1, str(i), 40, 8), 8, rows=60, entropies=True)
+        return sorted(drawn, key=lambda done: done["index"])
+
+    usual = answers()
+    monkeypatch.setattr(decoding, "Cache", lambda policy, *_: Cache(policy, slots, columns, size))
+    for ours, theirs in zip(answers(), usual, strict=True):
+        assert ours["ids"] == theirs["ids"]
+        for key in ("logprob", "entropy"):
+            np.testing.assert_allclose(ours[key], theirs[key], atol=1e-4)
+    for done in usual:
+        for ids, logprob in list(zip(done["ids"], done["logprob"], strict=True))[::8]:
+            assert logprob == pytest.approx(plain_logprob(llama, prompts[done["index"]], ids), abs=1e-4)
+
+
+def test_entropies_are_those_of_the_rows_alone(llama):
+    prompts = [render(llama.tokenizer, direct(q)) for q in QUESTIONS["question"]]
+    for done in decode(llama, prompts, lambda i: uniform_draws(2, str(i), 3, 5), 5, entropies=True):
+        prompt = prompts[done["index"]]
+        for ids, entropy in zip(done["ids"], done["entropy"], strict=True):
+            logits = llama.model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+            expected = torch.distributions.Categorical(logits=logits).entropy().sum().item()
+            assert entropy == pytest.approx(expected, abs=1e-4)
 
 
 def test_scores_are_those_of_the_rows_alone(policy):

@@ -21,6 +21,7 @@ def main() -> None:
     profile = test_grpo.small(load_profile("laptop"), **settings)
     grpo.train_grpo(profile, test_grpo.QUESTIONS, test_grpo.QUESTIONS, folder, 0, 3, (2,), policy)
     (folder / "processes").write_text(str(PartialState().num_processes))
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":
