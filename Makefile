@@ -30,8 +30,10 @@ export OUTPUTS
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONHASHSEED := 0
-# huge pages for large tensors: fewer page faults (glibc 2.35 and torch on Linux; ignored elsewhere)
-export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+# huge pages for large tensors, and memory kept for the next step: fewer page faults (glibc 2.35 and torch on Linux;
+# ignored elsewhere)
+export GLIBC_TUNABLES := $(subst $() $(),:,$(addprefix glibc.malloc.,hugetlb=1 mmap_max=0 arena_max=1 \
+  trim_threshold=8589934592 top_pad=268435456))
 export THP_MEM_ALLOC_ENABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 unexport MPLBACKEND

@@ -95,6 +95,8 @@ class Bench:
         looked_up = embedding * (1 if config.tie_word_embeddings else 2)
         self.body = sum(p.numel() for p in self.policy.model.parameters()) - looked_up  # weights of matrix products
         self.head = embedding
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.attention = config.num_hidden_layers * config.num_attention_heads * width * 2  # with keys, with values
         self.rate = matmul_rate(self.policy.device, self.policy.model.dtype)
 
     def compare(self, name: str, setting: str, peer_name: str, ours, peer, check=None, same=True) -> dict:
@@ -146,9 +148,10 @@ class Bench:
     def decode(self, prompts, n, rows=256):
         return list(decode(self.policy, prompts, lambda i: uniform_draws(0, str(i), n, LENGTH), LENGTH, rows))
 
-    def limit(self, nodes: int, scored: int, passes: int) -> float:
-        """Seconds that the products of `nodes` tokens and the head's of `scored` take at the measured rate."""
-        return passes * 2 * (nodes * self.body + scored * self.head) / self.rate
+    def limit(self, depths: list[int], scored: int, passes: int) -> float:
+        """Seconds that the products of tokens at `depths` and the head's of `scored` take at the measured rate."""
+        attended = sum(depths) + len(depths)  # each token attends to its ancestors and itself
+        return passes * 2 * (len(depths) * self.body + attended * self.attention + scored * self.head) / self.rate
 
     def add_limit(self, name: str, setting: str, limit_s: float, ours_s: float) -> None:
         self.add({"name": name, "setting": setting, "peer": "counted operations / measured rate", "ours_s": ours_s,
@@ -169,9 +172,12 @@ class Bench:
                            lambda model: [self.generate([p], n, model) for p in prompts])  # fmt: skip
         done = self.decode(prompts, n)
         distinct = [{tuple(ids[:k]) for ids in d["ids"] for k in range(len(ids))} for d in done]
-        nodes = sum(map(len, distinct))  # every distinct prefix predicts one token
-        first = len(Trie(prompts).tokens) - len(prompts)
-        self.add_limit("limit_samples", row["setting"], self.limit(nodes + first, nodes, 1), row["ours_s"])
+        depths = Trie(prompts).depths.tolist()
+        depths += [
+            len(prompts[d["index"]]) + len(ids) - 1 for d, one in zip(done, distinct, strict=True) for ids in one if ids
+        ]
+        scored = sum(map(len, distinct))  # every distinct prefix, the empty one too, predicts one token
+        self.add_limit("limit_samples", row["setting"], self.limit(depths, scored, 1), row["ours_s"])
 
     def samples_vllm(self) -> None:
         prompts, n = self.prompts[:2], 128
@@ -252,10 +258,10 @@ class Bench:
         row = self.compare("update", setting, "stock TRL GRPOTrainer", lambda: self.trainer(OursGiven, **same),
                            lambda model: self.trainer(StockGiven, model=model, **same),
                            lambda a, b: f"gradient norm {a.norm:.6f} and {b.norm:.6f}")  # fmt: skip
-        nodes = len(Trie([self.prompts[i // N] + given[i] for i in range(GROUPS * N)]).tokens)
-        scored = nodes - len(Trie(self.prompts[:GROUPS]).tokens)
+        depths = Trie([self.prompts[i // N] + given[i] for i in range(GROUPS * N)]).depths.tolist()
+        scored = len(depths) - len(Trie(self.prompts[:GROUPS]).tokens)
         # forward 1 and backward 2, and one forward of the reference
-        self.add_limit("limit_update", setting, self.limit(nodes, scored, 4), row["ours_s"])
+        self.add_limit("limit_update", setting, self.limit(depths, scored, 4), row["ours_s"])
 
     def step(self) -> None:
         same = dict(steps=1, beta=0.0, skip=False)

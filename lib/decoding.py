@@ -20,7 +20,7 @@ from lib.products import packed_weights
 from lib.trie import Trie, packed_hidden, softmax_
 
 PREFILL = 64  # prompts of one prefill
-FAMILY = 16  # prefixes that attend together: larger wastes masked products, smaller copies more entries
+FAMILY = 10  # prefixes that attend together: larger wastes masked products, smaller copies more entries
 VOCABULARY_BLOCK = 256  # tokens summed together before a draw looks inside
 
 
@@ -233,8 +233,8 @@ def decode(
     waiting, n = list(range(len(prompts)))[::-1], 1
     if prompts and (numbers := draws(0)) is not None:
         n = len(numbers)
-    filled = min(n, FAMILY // 2)  # a guess of how many prefixes a family has; the cache grows where it is too low
-    slots = max(1, min(rows // filled, len(prompts) * -(-n // filled)))
+    # a guess of how many families are in flight (of about 4 prefixes, or all of them full); else the cache grows
+    slots = max(1, min(rows * 5 // (4 * min(n, 4)), len(prompts) * -(-2 * n // FAMILY)))
     columns = longest + max(max_new_tokens, min(n, FAMILY) * min(max_new_tokens, 32))
     cache = Cache(policy, slots, columns)
     with packed_weights(policy.model):
