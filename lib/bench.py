@@ -1,7 +1,7 @@
 """The engine against its peers, interleaved in one run: seconds, ratios, exactness, and the machine's limit.
 
-Every row times ours and the peer on the same questions in turn, several times, and reports medians and the range of
-the ratio; `same_products` is the ratio to the peer with this project's linear layers (lib.products) put in, so that
+Every row times ours and the peer on the same questions in turn, several times after a first that is not counted, and
+reports medians and the range of the ratio; `same_products` is the ratio to the peer with this project's linear layers (lib.products) put in, so that
 what the engine does and what the kernels do can be told apart. The limit is the time that the counted matrix products
 would take at the rate measured here.
 """
@@ -103,8 +103,9 @@ class Bench:
         """Time `ours()` and `peer(model)` in turn; `check(ours, peer)` gives the exactness of their results."""
         peers = self.peers if same else {"peer": self.peers["peer"]}
         work = {"ours": ours} | {side: partial(peer, model) for side, model in peers.items()}
-        times, results = {side: [] for side in work}, {}
-        for _ in range(self.repeats):
+        times, results, self.rates = {side: [] for side in work}, {}, []
+        for _ in range(self.repeats + 1):  # the first warms memory and kernels up, and is not counted
+            self.rates.append(matmul_rate(self.policy.device, self.policy.model.dtype))
             for side, run in work.items():
                 results[side] = None
                 gc.collect()
@@ -113,7 +114,9 @@ class Bench:
                 self.wait()
                 seconds = getattr(results[side], "seconds", None)
                 times[side].append(seconds or time.perf_counter() - began)
+        self.rates, times = self.rates[1:], {side: found[1:] for side, found in times.items()}
         ratios = {side: [p / o for o, p in zip(times["ours"], times[side], strict=True)] for side in peers}
+        self.ours = times["ours"]
         row = {"name": name, "setting": setting, "peer": peer_name,
                "ours_s": statistics.median(times["ours"]), "peer_s": statistics.median(times["peer"]),
                "ratio": statistics.median(ratios["peer"]), "low": min(ratios["peer"]), "high": max(ratios["peer"]),
@@ -148,15 +151,18 @@ class Bench:
     def decode(self, prompts, n, rows=256):
         return list(decode(self.policy, prompts, lambda i: uniform_draws(0, str(i), n, LENGTH), LENGTH, rows))
 
-    def limit(self, depths: list[int], scored: int, passes: int) -> float:
-        """Seconds that the products of tokens at `depths` and the head's of `scored` take at the measured rate."""
-        attended = sum(depths) + len(depths)  # each token attends to its ancestors and itself
-        return passes * 2 * (len(depths) * self.body + attended * self.attention + scored * self.head) / self.rate
+    def add_limit(self, name: str, setting: str, depths: list[int], scored: int, passes: int) -> None:
+        """The share of the measured rate in the row before: products of tokens at `depths`, and the head's of `scored`.
 
-    def add_limit(self, name: str, setting: str, limit_s: float, ours_s: float) -> None:
+        The rate is taken just before each repeat, because other work on the machine slows both.
+        """
+        attended = sum(depths) + len(depths)  # each token attends to its ancestors and itself
+        count = passes * 2 * (len(depths) * self.body + attended * self.attention + scored * self.head)
+        shares = [count / rate / ours for rate, ours in zip(self.rates, self.ours, strict=True)]
+        ours_s, limit_s = statistics.median(self.ours), count / statistics.median(self.rates)
         self.add({"name": name, "setting": setting, "peer": "counted operations / measured rate", "ours_s": ours_s,
-                  "peer_s": limit_s, "ratio": limit_s / ours_s, "low": None, "high": None, "repeats": self.repeats,
-                  "exactness": None})  # fmt: skip
+                  "peer_s": limit_s, "ratio": statistics.median(shares), "low": min(shares), "high": max(shares),
+                  "repeats": self.repeats, "exactness": None})  # fmt: skip
 
     def rollout(self) -> None:
         prompts = self.prompts[: 2 * GROUPS]
@@ -177,7 +183,7 @@ class Bench:
             len(prompts[d["index"]]) + len(ids) - 1 for d, one in zip(done, distinct, strict=True) for ids in one if ids
         ]
         scored = sum(map(len, distinct))  # every distinct prefix, the empty one too, predicts one token
-        self.add_limit("limit_samples", row["setting"], self.limit(depths, scored, 1), row["ours_s"])
+        self.add_limit("limit_samples", row["setting"], depths, scored, 1)
 
     def samples_vllm(self) -> None:
         prompts, n = self.prompts[:2], 128
@@ -255,13 +261,13 @@ class Bench:
         given = [list(ids) for i in range(GROUPS) for ids in drawn[i]]
         same = dict(steps=1, beta=0.001, skip=False, completions=given)
         setting = f"{GROUPS} questions, n={N}, beta 0.001"
-        row = self.compare("update", setting, "stock TRL GRPOTrainer", lambda: self.trainer(OursGiven, **same),
-                           lambda model: self.trainer(StockGiven, model=model, **same),
-                           lambda a, b: f"gradient norm {a.norm:.6f} and {b.norm:.6f}")  # fmt: skip
+        self.compare("update", setting, "stock TRL GRPOTrainer", lambda: self.trainer(OursGiven, **same),
+                     lambda model: self.trainer(StockGiven, model=model, **same),
+                     lambda a, b: f"gradient norm {a.norm:.6f} and {b.norm:.6f}")  # fmt: skip
         depths = Trie([self.prompts[i // N] + given[i] for i in range(GROUPS * N)]).depths.tolist()
         scored = len(depths) - len(Trie(self.prompts[:GROUPS]).tokens)
         # forward 1 and backward 2, and one forward of the reference
-        self.add_limit("limit_update", setting, self.limit(depths, scored, 4), row["ours_s"])
+        self.add_limit("limit_update", setting, depths, scored, 4)
 
     def step(self) -> None:
         same = dict(steps=1, beta=0.0, skip=False)
