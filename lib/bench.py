@@ -1,9 +1,9 @@
 """The engine against its peers, interleaved in one run: seconds, ratios, exactness, and the machine's limit.
 
 Every row times ours and the peer on the same questions in turn, several times after a first that is not counted, and
-reports medians and the range of the ratio; `same_products` is the ratio to the peer with this project's linear layers (lib.products) put in, so that
-what the engine does and what the kernels do can be told apart. The limit is the time that the counted matrix products
-would take at the rate measured here.
+reports medians and the range of the ratio; `same_products` is the ratio to the peer with this project's linear layers
+(lib.products) put in, so that what the engine does and what the kernels do can be told apart. The limit is the time
+that the counted matrix products would take at the rate measured just before.
 """
 
 import argparse
