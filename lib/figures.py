@@ -224,6 +224,7 @@ def plot_first_hits(frame: pd.DataFrame, ax):
     ax.plot(frame["step"], frame["expected"], color="black", linestyle=":", label="by luck")
     ax.set_ylim(0, 1)
     ax.set_xlabel("step")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylabel("questions at zero with a hit")
     legend_above(ax)
     return ax
