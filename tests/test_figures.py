@@ -2,11 +2,13 @@
 
 import re
 import zlib
+from io import BytesIO
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import PNGFormatter
 from PIL import Image
 
 from lib import figures
@@ -103,6 +105,16 @@ def test_saved_twice_is_the_same_at_its_final_size(name, drawn, tmp_path):
     assert b"/Type3" not in pdf and b"CreationDate" not in pdf
     box = [float(x) for x in re.search(rb"/MediaBox \[([^\]]*)\]", pdf).group(1).split()]
     assert box[2:] == pytest.approx(list(fig.get_size_inches() * 72))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_notebook_shows_the_picture(name, drawn):
+    fig = drawn[name][0]
+    data, size = PNGFormatter()(fig)
+    with Image.open(BytesIO(data)) as image:
+        assert image.size == (2 * size["width"], 2 * size["height"])
+        assert image.convert("L").getextrema()[0] < 128 < image.convert("L").getextrema()[1], "a blank picture"
+    assert [size["width"], size["height"]] == pytest.approx(list(fig.get_size_inches() * 120), abs=1)
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -68,6 +68,15 @@ def test_summary_holds_the_finding(run):
     assert all(rows[f"seconds_{stage}"]["value"] > 0 for stage in STAGES)
 
 
+def test_notebooks_show_their_figures_and_no_warnings(run):
+    for stage in STAGES:
+        cells = json.loads((run / f"{stage}.ipynb").read_text())["cells"]
+        outputs = [out for cell in cells for out in cell.get("outputs", [])]
+        saved = sum("".join(cell["source"]).count("figures.save(") for cell in cells)
+        assert saved == sum("image/png" in out.get("data", {}) for out in outputs) > 0, stage
+        assert [out["text"] for out in outputs if out.get("name") == "stderr"] == [], stage
+
+
 def test_every_figure_is_there_in_three_forms(run):
     files = {path.name for path in (run / "figures").iterdir()}
     stems = {name.rsplit(".", 1)[0] for name in files}
