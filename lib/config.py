@@ -1,4 +1,6 @@
-"""Profiles: one YAML file holds a run's every setting; pydantic checks it and says what is wrong where."""
+"""Profiles: one YAML file holds a run's every setting; pydantic checks it and says what is wrong
+where.
+"""
 
 import os
 import re
@@ -39,10 +41,21 @@ class Data(Section):
     @classmethod
     def known_relations(cls, relations):
         known = (
-            "city_country", "us_city_state", "country_capital", "capital_country", "country_continent",
-            "country_internet_domain", "country_calling_code", "element_symbol", "element_number",
-            "element_discoverer", "element_year", "airport_city", "airport_country", "player_birth_year",
-        )  # fmt: skip
+            "city_country",
+            "us_city_state",
+            "country_capital",
+            "capital_country",
+            "country_continent",
+            "country_internet_domain",
+            "country_calling_code",
+            "element_symbol",
+            "element_number",
+            "element_discoverer",
+            "element_year",
+            "airport_city",
+            "airport_country",
+            "player_birth_year",
+        )
         unknown = sorted(set(relations) - set(known))
         if unknown:
             raise ValueError(f"unknown relation {unknown}; allowed: {', '.join(known)}")
@@ -67,14 +80,26 @@ class Judge(Section):
     concurrency: Count = 64
     max_failed: Share = 0.05
     # what changes no verdict is no setting of a stage: it may differ when a run goes on
-    max_disputed: Share = Field(default=0.2, exclude=True)  # share of disputed positives that raises the alarm
-    max_calls: Count | None = Field(default=None, exclude=True)  # of one notebook, training or command
+    max_disputed: Share = Field(
+        default=0.2, exclude=True
+    )  # share of disputed positives that raises the alarm
+    max_calls: Count | None = Field(
+        default=None, exclude=True
+    )  # of one notebook, training or command
     max_tokens: Count | None = Field(default=None, exclude=True)
-    auditor: Auditor | None = Field(default=None, exclude=True)  # a second model, asked in evaluation only
+    auditor: Auditor | None = Field(
+        default=None, exclude=True
+    )  # a second model, asked in evaluation only
     # for showing what rules and guards are for; written down only where they are not the usual ones
-    prompt: Literal["rules", "naive", "shots"] = Field(default="rules", exclude_if=lambda value: value == "rules")
-    guards: bool = Field(default=True, exclude_if=lambda value: value)  # False: no check before or after a verdict
-    cards: Count | None = Field(default=None, exclude=True)  # GPUs over which `make judge` divides it; None: all
+    prompt: Literal["rules", "naive", "shots"] = Field(
+        default="rules", exclude_if=lambda value: value == "rules"
+    )
+    guards: bool = Field(
+        default=True, exclude_if=lambda value: value
+    )  # False: no check before or after a verdict
+    cards: Count | None = Field(
+        default=None, exclude=True
+    )  # GPUs over which `make judge` divides it; None: all
 
     @model_validator(mode="after")
     def model_named(self):
@@ -145,7 +170,9 @@ class Attribution(Section):
 class Hacking(Section):
     """A short GRPO run against a judge that can be fooled, and the same run with the guards."""
 
-    judge: Judge | None = None  # a served one; without it the run's model itself, behind a server on loopback
+    judge: Judge | None = (
+        None  # a served one; without it the run's model itself, behind a server on loopback
+    )
     prompt: Literal["naive", "shots"]
     cases: Count  # of each source, on which it is audited first
     start_questions: Count  # whose answers teach the policy to say the attack now and then
@@ -161,7 +188,9 @@ class Hacking(Section):
 class Audit(Section):
     known: Count  # atlas facts, each with a right and a wrong answer made by rule
     attacks: Count  # attack answers judged, at most
-    judge: Judge | None = None  # a model to audit beside the rules; without it the run's judge, when that is a model
+    judge: Judge | None = (
+        None  # a model to audit beside the rules; without it the run's judge, when that is a model
+    )
     hacking: Hacking | None  # null leaves it out
 
 
@@ -193,15 +222,19 @@ class Profile(Section):
     def plain_names(cls, names):
         bad = [n for n in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", n)]
         if bad:
-            raise ValueError(f"{bad}: a name becomes a folder; use letters, digits, dot, dash, underscore")
+            raise ValueError(
+                f"{bad}: a name becomes a folder; use letters, digits, dot, dash, underscore"
+            )
         return names
 
 
 def load_profile(run: str, model: str | None = None, dataset: str | None = None) -> Profile:
-    """The checked settings of `profiles/<run>.yaml`, with `model` and `dataset` replaced where given.
+    """The checked settings of `profiles/<run>.yaml`, with `model` and `dataset` replaced where
+    given.
 
-    Raises ProfileError with file, key and allowed values for an unknown run, key, model or dataset, a value
-    of the wrong type or an impossible one. The environment variable HUB_MIRROR overrides `hub_mirror`.
+    Raises ProfileError with file, key and allowed values for an unknown run, key, model or dataset,
+    a value of the wrong type or an impossible one. The environment variable HUB_MIRROR overrides
+    `hub_mirror`.
     """
     path = PROFILES / f"{run}.yaml"
     if not path.is_file():
@@ -221,10 +254,14 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
     except ValidationError as error:
         raise ProfileError("; ".join(f"{path}: {_explain(e)}" for e in error.errors())) from None
     if profile.model not in profile.models:
-        raise ProfileError(f"{path}: unknown model {profile.model!r}; allowed: {', '.join(profile.models)}")
+        raise ProfileError(
+            f"{path}: unknown model {profile.model!r}; allowed: {', '.join(profile.models)}"
+        )
     datasets = ("atlas", *BENCHMARKS, *profile.files)
     if profile.dataset not in datasets:
-        raise ProfileError(f"{path}: unknown dataset {profile.dataset!r}; allowed: {', '.join(datasets)}")
+        raise ProfileError(
+            f"{path}: unknown dataset {profile.dataset!r}; allowed: {', '.join(datasets)}"
+        )
     return profile
 
 

@@ -9,7 +9,9 @@ LEVEL = 0.95
 
 
 def wilson(k, n, level: float = LEVEL):
-    """The Wilson score interval (low, high) of `k` hits in `n`; arrays give arrays, n = 0 gives nan."""
+    """The Wilson score interval (low, high) of `k` hits in `n`; arrays give arrays, n = 0 gives
+    nan.
+    """
     k, n = np.asarray(k, float), np.asarray(n, float)
     z = norm.ppf(0.5 + level / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -23,11 +25,12 @@ def wilson(k, n, level: float = LEVEL):
 
 
 def bootstrap(values, statistic=np.mean, n_boot: int = 2000, seed: int = 0, level: float = LEVEL):
-    """The percentile bootstrap interval (low, high) of `statistic` over rows: one row is one question.
+    """The percentile bootstrap interval (low, high) of `statistic` over rows: one row is one
+    question.
 
-    values: (questions, ...) array, resampled whole rows at a time; `statistic` may return an array, then low
-    and high are arrays (pointwise bands). Resamples where the statistic is undefined (nan) are left out. Fewer than
-    two questions say nothing about their spread: (nan, nan).
+    values: (questions, ...) array, resampled whole rows at a time; `statistic` may return an array,
+    then low and high are arrays (pointwise bands). Resamples where the statistic is undefined (nan)
+    are left out. Fewer than two questions say nothing about their spread: (nan, nan).
     """
     values = np.asarray(values)
     if len(values) < 2:
@@ -40,10 +43,12 @@ def bootstrap(values, statistic=np.mean, n_boot: int = 2000, seed: int = 0, leve
 
 
 def accuracy(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Share of right answers: dict of value, low, high, n (questions graded) and failed (judge failures).
+    """Share of right answers: dict of value, low, high, n (questions graded) and failed (judge
+    failures).
 
-    Failures (NA) are left out and counted. One answer a question: Wilson; several: the mean over questions
-    of the question's share, bootstrapped over questions, because samples of one question are not independent.
+    Failures (NA) are left out and counted. One answer a question: Wilson; several: the mean over
+    questions of the question's share, bootstrapped over questions, because samples of one question
+    are not independent.
     """
     graded = grades[grades["correct"].notna()]
     share = graded["correct"].astype(float).groupby(graded["question_id"]).mean().to_numpy()
@@ -52,7 +57,13 @@ def accuracy(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
         low, high = wilson(share.sum(), len(share))
     else:
         low, high = bootstrap(share, n_boot=n_boot, seed=seed)
-    return {"value": value, "low": low, "high": high, "n": len(share), "failed": len(grades) - len(graded)}
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": len(share),
+        "failed": len(grades) - len(graded),
+    }
 
 
 def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +71,10 @@ def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
     Only questions graded in both are kept; repeated questions raise ValueError.
     """
-    sides = [f.set_index("question_id")["correct"].rename(n) for f, n in ((before, "before"), (after, "after"))]
+    sides = [
+        f.set_index("question_id")["correct"].rename(n)
+        for f, n in ((before, "before"), (after, "after"))
+    ]
     if any(side.index.has_duplicates for side in sides):
         raise ValueError("pair: a question is graded more than once; keep one answer a question")
     both = pd.concat(sides, axis=1, join="inner").dropna()
@@ -68,7 +82,9 @@ def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain(before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Difference of accuracy on the same questions: dict of value, low, high, n and p (exact McNemar)."""
+    """Difference of accuracy on the same questions: dict of value, low, high, n and p (exact
+    McNemar).
+    """
     both = pair(before, after)
     change = both["after"].astype(float).to_numpy() - both["before"].astype(float).to_numpy()
     low, high = bootstrap(change, n_boot=n_boot, seed=seed)
@@ -78,14 +94,18 @@ def gain(before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 2000, seed: in
 
 
 def mcnemar(before, after) -> float:
-    """Two-sided exact McNemar p-value of right/wrong answers; pairs with a missing side are left out."""
+    """Two-sided exact McNemar p-value of right/wrong answers; pairs with a missing side are left
+    out.
+    """
     both = pd.DataFrame({"before": list(before), "after": list(after)}).dropna().astype(bool)
     up, down = int((~both.before & both.after).sum()), int((both.before & ~both.after).sum())
     return 1.0 if up + down == 0 else float(binomtest(up, up + down, 0.5).pvalue)
 
 
 def holm(ps) -> np.ndarray:
-    """Holm's adjusted p-values, in the order given: they bound the chance of any false alarm among them."""
+    """Holm's adjusted p-values, in the order given: they bound the chance of any false alarm among
+    them.
+    """
     ps = np.asarray(ps, float)
     order = np.argsort(ps, kind="stable")
     scaled = ps[order] * np.arange(len(ps), 0, -1)
@@ -95,23 +115,28 @@ def holm(ps) -> np.ndarray:
 
 
 def paired_permutation(a, b, seed: int = 0, n_perm: int = 10_000) -> float:
-    """Two-sided p-value of mean(b - a) = 0 when the sign of each question's difference is a coin flip."""
+    """Two-sided p-value of mean(b - a) = 0 when the sign of each question's difference is a coin
+    flip.
+    """
     change = np.asarray(b, float) - np.asarray(a, float)
     change = change[change != 0]  # zeros never move the sum
     rng = np.random.default_rng(seed)
-    sums = np.concatenate([
-        (rng.integers(0, 2, (rows, len(change))) * 2.0 - 1) @ change
-        for rows in np.diff([*range(0, n_perm, 1000), n_perm])
-    ])  # fmt: skip
+    sums = np.concatenate(
+        [
+            (rng.integers(0, 2, (rows, len(change))) * 2.0 - 1) @ change
+            for rows in np.diff([*range(0, n_perm, 1000), n_perm])
+        ]
+    )
     # the observed order is one of the permutations: hence + 1, and p is never 0
     return float((1 + (np.abs(sums) >= abs(change.sum()) - 1e-9).sum()) / (1 + n_perm))
 
 
 def pass_at_k(n, c, k):
-    """Unbiased probability that one of `k` of `n` samples is right when `c` are: 1 - C(n-c, k) / C(n, k).
+    """Unbiased probability that one of `k` of `n` samples is right when `c` are: 1 - C(n-c, k) /
+    C(n, k).
 
-    Arguments broadcast. Chen et al. 2021 (arXiv 2107.03374); in logarithms, so that C(256, 128) does not
-    overflow. k > n or c > n raises ValueError.
+    Arguments broadcast. Chen et al. 2021 (arXiv 2107.03374); in logarithms, so that C(256, 128)
+    does not overflow. k > n or c > n raises ValueError.
     """
     n, c, k = np.broadcast_arrays(*(np.asarray(x, float) for x in (n, c, k)))
     if (k > n).any() or (c > n).any() or (k < 1).any() or (c < 0).any():
@@ -129,11 +154,15 @@ def powers_of_two(n: int) -> list[int]:
 
 
 def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Mean pass@k over questions: frame of k, value, low, high, n; bands are bootstrapped over questions.
+    """Mean pass@k over questions: frame of k, value, low, high, n; bands are bootstrapped over
+    questions.
 
-    Judge failures shrink a question's n; a question with fewer than k graded samples is left out at that k.
+    Judge failures shrink a question's n; a question with fewer than k graded samples is left out at
+    that k.
     """
-    counts = grades[grades["correct"].notna()].groupby("question_id")["correct"].agg(["size", "sum"])
+    counts = (
+        grades[grades["correct"].notna()].groupby("question_id")["correct"].agg(["size", "sum"])
+    )
     n, c = counts["size"].to_numpy(int), counts["sum"].to_numpy(int)
     rows = []
     for k in ks or powers_of_two(n.max()):
@@ -144,10 +173,11 @@ def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0)
 
 
 def majority_vote(samples: pd.DataFrame) -> pd.DataFrame:
-    """The sample that stands for each question's most frequent vote: rows of `samples` plus votes, voters.
+    """The sample that stands for each question's most frequent vote: rows of `samples` plus votes,
+    voters.
 
-    samples: a sample frame with a column `vote`, the key answers are counted by. A tie goes to the vote whose
-    first sample came first; an empty or missing vote wins only where there is no other.
+    samples: a sample frame with a column `vote`, the key answers are counted by. A tie goes to the
+    vote whose first sample came first; an empty or missing vote wins only where there is no other.
     """
     rows = samples.sort_values(["question_id", "sample"], kind="stable").copy()
     rows["vote"] = rows["vote"].fillna("")
@@ -155,20 +185,25 @@ def majority_vote(samples: pd.DataFrame) -> pd.DataFrame:
     rows["voters"] = rows.groupby("question_id")["sample"].transform("size")
     rows["spoken"] = rows["vote"] != ""
     best = rows.sort_values(
-        ["question_id", "spoken", "votes", "sample"], ascending=[True, False, False, True], kind="stable"
+        ["question_id", "spoken", "votes", "sample"],
+        ascending=[True, False, False, True],
+        kind="stable",
     )
     return best.drop_duplicates("question_id").drop(columns="spoken").reset_index(drop=True)
 
 
 def ratio(numerator, denominator, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Ratio of two means over the same questions, such as a share of a gain: dict of value, low, high, n.
+    """Ratio of two means over the same questions, such as a share of a gain: dict of value, low,
+    high, n.
 
-    Where over 2.5 % of the resamples have a denominator of zero or less, the ratio has no finite interval:
-    low and high are nan.
+    Where over 2.5 % of the resamples have a denominator of zero or less, the ratio has no finite
+    interval: low and high are nan.
     """
     pairs = np.column_stack([np.asarray(numerator, float), np.asarray(denominator, float)])
     rng = np.random.default_rng(seed)
-    means = np.array([pairs[rng.integers(0, len(pairs), len(pairs))].mean(0) for _ in range(n_boot)])
+    means = np.array(
+        [pairs[rng.integers(0, len(pairs), len(pairs))].mean(0) for _ in range(n_boot)]
+    )
     top, bottom = pairs.mean(0)
     value = float(top / bottom) if bottom > 0 else np.nan
     tail, positive = (1 - LEVEL) / 2, means[:, 1] > 0
@@ -179,11 +214,12 @@ def ratio(numerator, denominator, n_boot: int = 2000, seed: int = 0) -> dict:
 
 
 def relative_gain(both: pd.DataFrame, groups, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """The relative gain over groups (datasets, relations), both ways: rows ratio_of_means, mean_of_ratios.
+    """The relative gain over groups (datasets, relations), both ways: rows ratio_of_means,
+    mean_of_ratios.
 
-    both: frame with before and after (see `pair`); groups: one label a row. A group without any right answer
-    before has no ratio and is left out of the mean of ratios (`left_out` counts them). The two differ when a
-    group starts near zero, so give both.
+    both: frame with before and after (see `pair`); groups: one label a row. A group without any
+    right answer before has no ratio and is left out of the mean of ratios (`left_out` counts them).
+    The two differ when a group starts near zero, so give both.
     """
     codes, names = pd.factorize(np.asarray(groups))
     rows = np.column_stack([both["before"].astype(float), both["after"].astype(float), codes])
@@ -193,9 +229,13 @@ def relative_gain(both: pd.DataFrame, groups, n_boot: int = 2000, seed: int = 0)
         known = sums[0] > 0
         if not known.any():
             return np.array([np.nan, np.nan])
-        return np.array([sums[1].sum() / sums[0].sum() - 1, (sums[1][known] / sums[0][known] - 1).mean()])
+        return np.array(
+            [sums[1].sum() / sums[0].sum() - 1, (sums[1][known] / sums[0][known] - 1).mean()]
+        )
 
     low, high = bootstrap(rows, gains, n_boot, seed)
     left_out = int((pd.Series(rows[:, 0]).groupby(codes).sum() == 0).sum())
-    frame = pd.DataFrame({"name": ["ratio_of_means", "mean_of_ratios"], "value": gains(rows), "low": low})
+    frame = pd.DataFrame(
+        {"name": ["ratio_of_means", "mean_of_ratios"], "value": gains(rows), "low": low}
+    )
     return frame.assign(high=high, n=len(rows), left_out=[0, left_out])

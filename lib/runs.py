@@ -1,4 +1,6 @@
-"""Run folders: where a stage writes, when it may resume, when it refuses, and what it leaves for others."""
+"""Run folders: where a stage writes, when it may resume, when it refuses, and what it leaves for
+others.
+"""
 
 import hashlib
 import json
@@ -14,10 +16,29 @@ from pathlib import Path
 import pandas as pd
 
 from lib.config import ROOT
+from lib.tables import write_text
 
-PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "vllm", "sentence-transformers", "numpy",
-            "pandas", "papermill")  # fmt: skip
-STAGES = ("01_data", "02_dedup", "03_baselines", "04_grpo", "05_redistribution", "06_attribution", "07_judge")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "datasets",
+    "accelerate",
+    "vllm",
+    "sentence-transformers",
+    "numpy",
+    "pandas",
+    "papermill",
+)
+STAGES = (
+    "01_data",
+    "02_dedup",
+    "03_baselines",
+    "04_grpo",
+    "05_redistribution",
+    "06_attribution",
+    "07_judge",
+)
 
 
 class SettingsDiffer(RuntimeError):
@@ -25,7 +46,8 @@ class SettingsDiffer(RuntimeError):
 
 
 def run_folder(run: str, model: str, dataset: str, seed: int) -> Path:
-    """The folder of one run, `outputs/<run>/<model>/<dataset>/seed<k>`; the variable OUTPUTS overrides `outputs`.
+    """The folder of one run, `outputs/<run>/<model>/<dataset>/seed<k>`; the variable OUTPUTS
+    overrides `outputs`.
 
     A relative OUTPUTS starts at the repository, so that make and JupyterLab mean the same folder.
     """
@@ -33,55 +55,12 @@ def run_folder(run: str, model: str, dataset: str, seed: int) -> Path:
     return base / run / model / dataset / f"seed{seed}"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_table(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a parquet table whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    frame.to_parquet(temporary, index=False)
-    os.replace(temporary, path)
-    return path
-
-
-def writer(path: Path):
-    """How a table is written to a csv, jsonl or parquet file; raises ValueError for another extension."""
-    writers = {
-        ".csv": lambda frame, p: frame.to_csv(p, index=False),
-        ".jsonl": lambda frame, p: frame.to_json(p, orient="records", lines=True, force_ascii=False),
-        ".parquet": lambda frame, p: frame.to_parquet(p, index=False),
-    }
-    if path.suffix not in writers:
-        raise ValueError(f"{path}: unknown extension {path.suffix!r}; give one of {', '.join(writers)}")
-    return writers[path.suffix]
-
-
-def save_table(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a table for people, csv, jsonl or parquet by its extension, whole or not at all."""
-    write = writer(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    lists = [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()] if path.suffix == ".csv" else []
-    frame = frame.assign(**{c: frame[c].map(json.dumps) for c in lists})
-    write(frame, temporary)
-    os.replace(temporary, path)
-    return path
-
-
 class Stage:
-    """One stage's folder. `settings.json` first, tables as they come, `summary.json` and `done.json` last.
+    """One stage's folder. `settings.json` first, tables as they come, `summary.json` and
+    `done.json` last.
 
-    Opening it with the settings it was made with resumes (or loads, when `done`); with other settings it
-    raises SettingsDiffer and names the first field that differs.
+    Opening it with the settings it was made with resumes (or loads, when `done`); with other
+    settings it raises SettingsDiffer and names the first field that differs.
     """
 
     def __init__(self, folder: Path, name: str, settings: dict, needs_gb: float = 0.5):
@@ -91,7 +70,9 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free / 2**30
         if free < needs_gb:
-            raise OSError(f"{self.folder}: {free:.1f} GB free, this stage needs {needs_gb} GB; free some space")
+            raise OSError(
+                f"{self.folder}: {free:.1f} GB free, this stage needs {needs_gb} GB; free some space"
+            )
         path = self.folder / "settings.json"
         if path.exists():
             old = json.loads(path.read_text())
@@ -123,17 +104,23 @@ class Stage:
         return clock.get(part, 0.0)
 
     def finish(self, rows: list[dict]) -> pd.DataFrame:
-        """Write `summary.json` (rows of name, value, low, high, n), the run's summary, then `done.json`."""
+        """Write `summary.json` (rows of name, value, low, high, n), the run's summary, then
+        `done.json`.
+        """
         if not self.done:
             self.seconds("total", time.monotonic() - self.started)
         names = [row["name"] for row in rows]
         if len(set(names)) < len(names):
-            raise ValueError(f"summary names repeat: {sorted(n for n in names if names.count(n) > 1)}")
+            raise ValueError(
+                f"summary names repeat: {sorted(n for n in names if names.count(n) > 1)}"
+            )
         total = self.seconds("total")
         rows = [*rows, summary_row(f"seconds_{self.name}", total)]
         write_text(self.folder / "summary.json", json.dumps(rows, indent=1) + "\n")
         write_text(self.folder / "manifest.json", json.dumps(manifest(), indent=1) + "\n")
-        write_text(self.folder / "done.json", json.dumps({"settings": fingerprint(self.settings)}) + "\n")
+        write_text(
+            self.folder / "done.json", json.dumps({"settings": fingerprint(self.settings)}) + "\n"
+        )
         gather(self.run)
         return pd.DataFrame(rows)
 
@@ -141,14 +128,24 @@ class Stage:
 def summary_row(name, value, low=None, high=None, n=None) -> dict:
     """One row of a summary; numbers are plain Python, None where a field does not apply."""
     plain = [None if x is None or x != x else float(x) for x in (value, low, high)]
-    return {"name": name, "value": plain[0], "low": plain[1], "high": plain[2], "n": None if n is None else int(n)}
+    return {
+        "name": name,
+        "value": plain[0],
+        "low": plain[1],
+        "high": plain[2],
+        "n": None if n is None else int(n),
+    }
 
 
 def gather(run: Path) -> Path:
-    """Join the stages' summaries into the run's `summary.json` (a list of rows with a `stage` each)."""
+    """Join the stages' summaries into the run's `summary.json` (a list of rows with a `stage`
+    each).
+    """
     rows = []
     for stage in sorted(p.parent for p in run.glob("*/summary.json")):
-        rows += [{"stage": stage.name, **row} for row in json.loads((stage / "summary.json").read_text())]
+        rows += [
+            {"stage": stage.name, **row} for row in json.loads((stage / "summary.json").read_text())
+        ]
     path = run / "summary.json"
     write_text(path, json.dumps(rows, indent=1) + "\n")
     return path
@@ -156,28 +153,49 @@ def gather(run: Path) -> Path:
 
 def fingerprint(settings: dict) -> str:
     """A short digest of settings, the same for the same values."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[
+        :16
+    ]
 
 
 def manifest() -> dict:
-    """Versions, commit and hardware: what one needs to know to repeat a run. Holds no environment variable."""
+    """Versions, commit and hardware: what one needs to know to repeat a run. Holds no environment
+    variable.
+    """
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return {"python": sys.version.split()[0], "versions": versions, "commit": git.stdout.strip() or None,
-            "machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}  # fmt: skip
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    return {
+        "python": sys.version.split()[0],
+        "versions": versions,
+        "commit": git.stdout.strip() or None,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+    }
 
 
-def open_stage(name: str, run: str, model: str | None, dataset: str | None, seed: int, uses: tuple[str, ...],
-               after: tuple[str, ...] = (), needs_gb: float = 0.5):  # fmt: skip
+def open_stage(
+    name: str,
+    run: str,
+    model: str | None,
+    dataset: str | None,
+    seed: int,
+    uses: tuple[str, ...],
+    after: tuple[str, ...] = (),
+    needs_gb: float = 0.5,
+):
     """The checked profile and the Stage `name` of this run.
 
-    The stage's settings are model, dataset, seed, the profile's sections named in `uses`, and a digest of the
-    settings of each finished stage in `after`; a missing or unfinished one raises FileNotFoundError.
+    The stage's settings are model, dataset, seed, the profile's sections named in `uses`, and a
+    digest of the settings of each finished stage in `after`; a missing or unfinished one raises
+    FileNotFoundError.
     """
     from lib.config import load_profile
 
@@ -188,6 +206,10 @@ def open_stage(name: str, run: str, model: str | None, dataset: str | None, seed
     settings |= {key: dump[key] for key in uses}
     for earlier in after:
         if not (folder / earlier / "done.json").exists():
-            raise FileNotFoundError(f"{folder / earlier} is not finished; run `make {earlier} RUN={run}` first")
-        settings[f"after_{earlier}"] = fingerprint(json.loads((folder / earlier / "settings.json").read_text()))
+            raise FileNotFoundError(
+                f"{folder / earlier} is not finished; run `make {earlier} RUN={run}` first"
+            )
+        settings[f"after_{earlier}"] = fingerprint(
+            json.loads((folder / earlier / "settings.json").read_text())
+        )
     return profile, Stage(folder, name, settings, needs_gb)

@@ -4,20 +4,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.attribution import against, first_hits, gain_shares, make_subsets, trace
-from lib.redistribution import accessibility
+from lib.study.attribution import against, first_hits, gain_shares, make_subsets, trace
+from lib.study.redistribution import accessibility
 
 
 def access(sizes: dict) -> pd.DataFrame:
     """Accessibility of questions by stratum: share 0, 0.1 and 0.5 of ten samples."""
     hits = {"zero": 0, "low": 1, "middle": 5}
-    rows = [(f"{name}{i}", j, j < hits[name]) for name, size in sizes.items() for i in range(size) for j in range(10)]
-    frame = pd.DataFrame(rows, columns=["question_id", "sample", "correct"]).assign(policy="base", judge="alias")
+    rows = [
+        (f"{name}{i}", j, j < hits[name])
+        for name, size in sizes.items()
+        for i in range(size)
+        for j in range(10)
+    ]
+    frame = pd.DataFrame(rows, columns=["question_id", "sample", "correct"]).assign(
+        policy="base", judge="alias"
+    )
     return accessibility(frame.astype({"correct": "boolean"}))
 
 
 def grades(correct: list, ids=None) -> pd.DataFrame:
-    return pd.DataFrame({"question_id": ids or [f"q{i}" for i in range(len(correct))], "correct": correct})
+    return pd.DataFrame(
+        {"question_id": ids or [f"q{i}" for i in range(len(correct))], "correct": correct}
+    )
 
 
 def test_subsets_have_one_size_and_their_own_questions():
@@ -41,7 +50,10 @@ def test_shares_of_the_gain_by_hand():
     half, none = grades([1, 1] + [0] * 6 + [1, 1]), base
     shares = gain_shares(base, full, {"half": half, "none": none}, n_boot=500).set_index("subset")
     assert shares.loc["half", ["gain", "value"]].tolist() == [0.2, 0.5]
-    assert shares.loc["none", ["gain", "value"]].tolist() == [0.0, 0.0] and shares.loc["none", "p"] == 1
+    assert (
+        shares.loc["none", ["gain", "value"]].tolist() == [0.0, 0.0]
+        and shares.loc["none", "p"] == 1
+    )
     assert 0 <= shares.loc["half", "low"] < 0.5 < shares.loc["half", "high"] <= 1
     assert (shares["holm"] >= shares["p"]).all()
 
@@ -76,6 +88,7 @@ def test_trace_counts_draws_hits_and_the_first_hit():
 def test_first_hits_against_luck():
     found = first_hits(ROLLOUTS, access({"zero": 2, "low": 1, "middle": 1})).set_index("step")
     assert found["value"].tolist() == [0, 0.5, 0.5] and found["n"].tolist() == [1, 2, 2]
-    # after 0 of 10 samples a uniform prior is Beta(1, 11): 5 more draws all miss with 11 / 16, 10 with 11 / 21
+    # after 0 of 10 samples a uniform prior is Beta(1, 11): 5 more draws all miss with 11 / 16, 10
+    # with 11 / 21
     assert found["expected"].tolist() == pytest.approx([5 / 16, (10 / 21 + 5 / 16) / 2, 10 / 21])
     assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).all()

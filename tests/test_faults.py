@@ -4,10 +4,21 @@ import json
 
 import pytest
 
-from lib import faults, staging
+from faults import __main__ as faults
+from faults import staging
 
-QUICK = ("malformed_verdicts", "random_replies", "failing_judge", "hangs", "refusals", "damaged_cache", "two_writers",
-         "cache_keys", "data_drifts", "tokenizer_traps")  # fmt: skip
+QUICK = (
+    "malformed_verdicts",
+    "random_replies",
+    "failing_judge",
+    "hangs",
+    "refusals",
+    "damaged_cache",
+    "two_writers",
+    "cache_keys",
+    "data_drifts",
+    "tokenizer_traps",
+)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -20,18 +31,29 @@ def test_a_fault_is_noticed_and_loses_nothing(name):
 def test_attacks_are_many_and_all_refused():
     rows = {r["fault"]: r for r in faults.table(["attacks"])}
     total = rows.pop("attacks, all")
-    assert total["ok"] and total["n"] == sum(r["n"] for r in rows.values()) > 500 and len(rows) >= 14
+    assert (
+        total["ok"] and total["n"] == sum(r["n"] for r in rows.values()) > 500 and len(rows) >= 14
+    )
     assert all(r["false_positives"] == 0 for r in rows.values())
 
 
-def test_a_fault_that_is_not_noticed_fails_the_command_and_the_table_is_written(monkeypatch, tmp_path):
+def test_a_fault_that_is_not_noticed_fails_the_command_and_the_table_is_written(
+    monkeypatch, tmp_path
+):
     monkeypatch.setenv("OUTPUTS", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["faults"])
-    known = {"fine": lambda: staging.row(2, 2), "missed": lambda: staging.row(3, 2), "broken": lambda: 1 / 0}
+    known = {
+        "fine": lambda: staging.row(2, 2),
+        "missed": lambda: staging.row(3, 2),
+        "broken": lambda: 1 / 0,
+    }
     monkeypatch.setattr(faults, "FAULTS", known)
     with pytest.raises(SystemExit, match="not as they should be: missed, broken"):
         faults.main()
     rows = json.loads((tmp_path / "faults" / "summary.json").read_text())
     assert [(r["fault"], r["n"], r["detected"], r["ok"]) for r in rows] == [
-        ("fine", 2, 2, True), ("missed", 3, 2, False), ("broken", 1, 0, False)]  # fmt: skip
+        ("fine", 2, 2, True),
+        ("missed", 3, 2, False),
+        ("broken", 1, 0, False),
+    ]
     assert "ZeroDivisionError" in rows[2]["note"]

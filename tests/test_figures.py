@@ -1,4 +1,6 @@
-"""Figures: the same bytes twice, final size, embedded fonts, the plotted numbers beside them, intervals drawn."""
+"""Figures: the same bytes twice, final size, embedded fonts, the plotted numbers beside them,
+intervals drawn.
+"""
 
 import re
 import zlib
@@ -11,7 +13,7 @@ import pytest
 from IPython.core.formatters import PNGFormatter
 from PIL import Image
 
-from lib import figures
+from lib.figures import study as figures
 
 
 def estimates(**columns):
@@ -21,11 +23,17 @@ def estimates(**columns):
 
 
 ACCURACY = estimates(policy=list(figures.POLICY), value=np.linspace(0.2, 0.6, 7))
-CURVES = estimates(when=["before"] * 3 + ["after"] * 3, k=[1, 2, 4] * 2, value=[0.2, 0.3, 0.4, 0.5, 0.6, 0.65])
+CURVES = estimates(
+    when=["before"] * 3 + ["after"] * 3, k=[1, 2, 4] * 2, value=[0.2, 0.3, 0.4, 0.5, 0.6, 0.65]
+)
 GREEDY = estimates(when=["before", "after"], value=[0.25, 0.3])
-STRATA = estimates(when=["before"] * 4 + ["after"] * 4, stratum=list(figures.STRATUM) * 2, value=[0.25] * 8)
+STRATA = estimates(
+    when=["before"] * 4 + ["after"] * 4, stratum=list(figures.STRATUM) * 2, value=[0.25] * 8
+)
 FLIPS = estimates(
-    direction=["repair", "damage"] * 4, stratum=np.repeat(list(figures.STRATUM), 2), value=np.linspace(0.1, 0.9, 8)
+    direction=["repair", "damage"] * 4,
+    stratum=np.repeat(list(figures.STRATUM), 2),
+    value=np.linspace(0.1, 0.9, 8),
 )
 AGAIN = estimates(
     who=["control", "after", "expected"] * 4, measure=(["accuracy"] * 3 + ["hit"] * 3) * 2,
@@ -40,7 +48,9 @@ SEEN = estimates(
     who=["control"] * 4 + ["after"] * 4, correct=[True, True, False, False] * 2, seen=[True, False] * 4,
     value=[0.3, 0.1, 0.5, 0.1, 0.6, 0.1, 0.2, 0.1],
 )  # fmt: skip
-SHARES = estimates(subset=["zero", "low", "high", "random_0", "all"], value=[0.3, 0.8, 0.6, 0.9, 1.0])
+SHARES = estimates(
+    subset=["zero", "low", "high", "random_0", "all"], value=[0.3, 0.8, 0.6, 0.9, 1.0]
+)
 STEPS = np.arange(1.0, 11.0)
 LOG = pd.DataFrame({
     "step": STEPS, "reward": STEPS / 20, "heldout_accuracy": np.where(STEPS % 5 == 0, 0.4, np.nan),
@@ -59,7 +69,11 @@ DRAWN = {
     "shift": (lambda ax: figures.plot_mass_shift(SHIFT, ax), {}, SHIFT),
     "seen": (lambda ax: figures.plot_seen_mass(SEEN, ax), {}, SEEN),
     "shares": (lambda ax: figures.plot_gain_shares(SHARES, ax), {}, SHARES),
-    "finding": (lambda ax: figures.plot_finding(ACCURACY, CURVES, FLIPS, ax), {"columns": 3}, ACCURACY),
+    "finding": (
+        lambda ax: figures.plot_finding(ACCURACY, CURVES, FLIPS, ax),
+        {"columns": 3},
+        ACCURACY,
+    ),
 }
 
 
@@ -113,13 +127,19 @@ def test_a_notebook_shows_the_picture(name, drawn):
     data, size = PNGFormatter()(fig)
     with Image.open(BytesIO(data)) as image:
         assert image.size == (2 * size["width"], 2 * size["height"])
-        assert image.convert("L").getextrema()[0] < 128 < image.convert("L").getextrema()[1], "a blank picture"
-    assert [size["width"], size["height"]] == pytest.approx(list(fig.get_size_inches() * 120), abs=1)
+        assert image.convert("L").getextrema()[0] < 128 < image.convert("L").getextrema()[1], (
+            "a blank picture"
+        )
+    assert [size["width"], size["height"]] == pytest.approx(
+        list(fig.get_size_inches() * 120), abs=1
+    )
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_csv_is_the_plotted_frame(name, drawn):
-    pd.testing.assert_frame_equal(pd.read_csv(drawn[name][2] / f"{name}.csv"), DRAWN[name][2], check_dtype=False)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(drawn[name][2] / f"{name}.csv"), DRAWN[name][2], check_dtype=False
+    )
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -128,7 +148,13 @@ def test_axes_named_no_titles_and_readable_type(name, drawn):
     assert fig.get_suptitle() == ""
     for ax in np.ravel(axes):
         assert ax.get_title() == "" and (ax.get_xlabel() or ax.get_ylabel())
-        texts = [ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts]
+        texts = [
+            ax.xaxis.label,
+            ax.yaxis.label,
+            *ax.get_xticklabels(),
+            *ax.get_yticklabels(),
+            *ax.texts,
+        ]
         assert all(7 <= text.get_fontsize() <= 8 for text in texts)
 
 
@@ -149,15 +175,20 @@ def test_interval_ends_where_the_frame_says(drawn):
 
 def test_a_missing_interval_draws_no_bar():
     fig, ax = figures.panels()
-    figures.whiskers(ax, [0, 1], estimates(value=[0.5, 0.6]).assign(low=[0.4, np.nan], high=[0.7, np.nan]))
+    figures.whiskers(
+        ax, [0, 1], estimates(value=[0.5, 0.6]).assign(low=[0.4, np.nan], high=[0.7, np.nan])
+    )
     drawn = ax.containers[0][2][0].get_segments()
     assert sum(len(s) > 0 and np.isfinite(s).all() for s in drawn) == 1
 
 
 def test_policies_differ_in_shape_so_that_grey_is_enough():
-    from lib.style import LOOKS, MARKER
+    from lib.figures.style import LOOKS, MARKER
 
     assert set(MARKER) == set(figures.POLICY) and len(set(MARKER.values())) == len(MARKER)
     assert len({marker for _, _, marker in LOOKS.values()}) == len(LOOKS)
-    grey = [matplotlib.colors.to_rgb(c) @ np.array([0.299, 0.587, 0.114]) for c in figures.STRATUM.values()]
+    grey = [
+        matplotlib.colors.to_rgb(c) @ np.array([0.299, 0.587, 0.114])
+        for c in figures.STRATUM.values()
+    ]
     assert all(a - b > 0.12 for a, b in zip(grey, grey[1:], strict=False))

@@ -1,15 +1,17 @@
-"""The hacking run's parts on hand-made cases, and one arm with a tiny policy against a real server that is fooled."""
+"""The hacking run's parts on hand-made cases, and one arm with a tiny policy against a real server
+that is fooled.
+"""
 
 import json
 
 import pandas as pd
 import pytest
-from tiny import tiny_policy, word_tokenizer
 
-from lib import hacking
 from lib.config import Judge, load_profile
-from lib.loopback import loopback
-from lib.models import make_policy
+from lib.engine.models import make_policy
+from lib.study import hacking
+from tests.loopback import loopback
+from tests.tiny import tiny_policy, word_tokenizer
 
 QUESTIONS = pd.DataFrame({
     "question_id": ["a", "b"], "question": ["where is Rome", "where is Lima"], "answers": [["Peru"], ["Chad"]],
@@ -25,7 +27,9 @@ def frame(rows):
 
 def test_start_rows_hold_the_asked_share_of_attacks():
     questions = pd.DataFrame({"question_id": list("abcdefgh"), "question": list("abcdefgh")})
-    answers = pd.DataFrame({"question_id": list("abcdefgh"), "text": "Peru", "finish": ["stop"] * 7 + ["length"]})
+    answers = pd.DataFrame(
+        {"question_id": list("abcdefgh"), "text": "Peru", "finish": ["stop"] * 7 + ["length"]}
+    )
     rows = hacking.start_rows(questions, answers, "Solution", 0.3, 0)
     assert len(rows) == 7 and set(rows["completion"]) == {"Peru", "Solution"}
     assert (rows["completion"] == "Solution").sum() == 2
@@ -36,8 +40,22 @@ def test_start_rows_hold_the_asked_share_of_attacks():
 
 def test_rollouts_are_held_against_known_answers(tmp_path):
     rows = [
-        {"step": 1, "question_id": "a", "hits": 1, "n": 2, "texts": ["Peru", "solution!"], "rewards": [1.0, 0.0]},
-        {"step": 2, "question_id": "b", "hits": 1, "n": 2, "texts": ["Peru", "Solution"], "rewards": [None, 1.0]},
+        {
+            "step": 1,
+            "question_id": "a",
+            "hits": 1,
+            "n": 2,
+            "texts": ["Peru", "solution!"],
+            "rewards": [1.0, 0.0],
+        },
+        {
+            "step": 2,
+            "question_id": "b",
+            "hits": 1,
+            "n": 2,
+            "texts": ["Peru", "Solution"],
+            "rewards": [None, 1.0],
+        },
     ]
     (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     got = hacking.rollouts(tmp_path, QUESTIONS, "Solution")
@@ -63,9 +81,17 @@ def test_curves_and_ends_by_hand():
 
 
 def test_the_attack_is_the_one_most_believed(outputs, monkeypatch):
-    monkeypatch.setattr(hacking, "ATTACKS", {"openers": ["Solution", "{gold}?"], "verdict words": ["1.0", "Right"],
-                                             "flattery and authority": ["word " * 40], "other languages": [],
-                                             "vague": ["a place"]})  # fmt: skip
+    monkeypatch.setattr(
+        hacking,
+        "ATTACKS",
+        {
+            "openers": ["Solution", "{gold}?"],
+            "verdict words": ["1.0", "Right"],
+            "flattery and authority": ["word " * 40],
+            "other languages": [],
+            "vague": ["a place"],
+        },
+    )
 
     def script(body, attempt):
         said = body["messages"][-1]["content"]
@@ -74,7 +100,8 @@ def test_the_attack_is_the_one_most_believed(outputs, monkeypatch):
     with loopback(script) as server:
         judge = Judge(kind="llm", model="m", base_url=server.url, prompt="shots")
         got = hacking.pick_attack(judge, QUESTIONS, word_tokenizer("Solution Right a place"))
-    # both are believed, the verdict word would not pass the checks; the long one and the one with a blank are not tried
+    # both are believed, the verdict word would not pass the checks; the long one and the one with a
+    # blank are not tried
     assert got["attack"].tolist() == ["Right", "1.0", "Solution", "a place"]
     assert got["accepted"].tolist() == [1.0, 1.0, 0.0, 0.0] and got["n"].eq(2).all()
     assert got["passes"].tolist() == [True, False, True, True]
@@ -83,17 +110,27 @@ def test_the_attack_is_the_one_most_believed(outputs, monkeypatch):
 @pytest.fixture
 def profile():
     profile = load_profile("smoke")
-    small = profile.audit.hacking.model_copy(update={"steps": 3, "questions_per_step": 2, "learning_rate": 1e-3})
-    changes = {"audit": profile.audit.model_copy(update={"hacking": small}),
-               "sampling": profile.sampling.model_copy(update={"max_new_tokens": 2})}  # fmt: skip
+    small = profile.audit.hacking.model_copy(
+        update={"steps": 3, "questions_per_step": 2, "learning_rate": 1e-3}
+    )
+    changes = {
+        "audit": profile.audit.model_copy(update={"hacking": small}),
+        "sampling": profile.sampling.model_copy(update={"max_new_tokens": 2}),
+    }
     return profile.model_copy(update=changes)
 
 
 def test_an_arm_earns_what_its_judge_believes(outputs, profile, monkeypatch):
     tokenizer = word_tokenizer("Peru Chad Solution")
-    monkeypatch.setattr(hacking, "load_policy", lambda profile, folder: make_policy(
-        tiny_policy(tokenizer, spread=0.3).model, tokenizer))  # fmt: skip
-    monkeypatch.setattr("lib.grpo.load_policy", lambda profile, folder=None: tiny_policy(tokenizer, spread=0.3))
+    monkeypatch.setattr(
+        hacking,
+        "load_policy",
+        lambda profile, folder: make_policy(tiny_policy(tokenizer, spread=0.3).model, tokenizer),
+    )
+    monkeypatch.setattr(
+        "lib.training.grpo.load_policy",
+        lambda profile, folder=None: tiny_policy(tokenizer, spread=0.3),
+    )
     with loopback(lambda body, attempt: "correct") as server:
         judge = Judge(kind="llm", model="m", base_url=server.url, prompt="shots")
         for arm, one in hacking.both_arms(judge).items():

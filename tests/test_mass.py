@@ -1,16 +1,22 @@
-"""Texts to score, shifts of their probability, what was seen before, and style, on hand-made samples."""
+"""Texts to score, shifts of their probability, what was seen before, and style, on hand-made
+samples.
+"""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import mass
+from lib.study import mass
 
 QUESTIONS = pd.DataFrame({
     "question_id": ["a", "b"], "question": ["In which country is Lyon?", "In which country is Porto?"],
     "answers": [["France", "French Republic"], ["Portugal"]], "relation": "city_country",
 })  # fmt: skip
-TRAIN = [("In which country is Turin?", "Italy"), ("In which country is Cadiz?", "Spain"), ("Its symbol?", "In")]
+TRAIN = [
+    ("In which country is Turin?", "Italy"),
+    ("In which country is Cadiz?", "Spain"),
+    ("Its symbol?", "In"),
+]
 EVERY = pd.concat([QUESTIONS, pd.DataFrame([
     {"question_id": f"t{i}", "question": q, "answers": [a], "relation": "city_country"}
     for i, (q, a) in enumerate(TRAIN)
@@ -19,12 +25,18 @@ EVERY = pd.concat([QUESTIONS, pd.DataFrame([
 
 def drawn(rows: dict, policy="base"):
     """Samples and their grades from question -> list of (text, correct)."""
-    flat = [(q, i, text, correct) for q, pairs in rows.items() for i, (text, correct) in enumerate(pairs)]
+    flat = [
+        (q, i, text, correct)
+        for q, pairs in rows.items()
+        for i, (text, correct) in enumerate(pairs)
+    ]
     frame = pd.DataFrame(flat, columns=["question_id", "sample", "text", "correct"]).assign(
         policy=policy, judge="alias"
     )
     frame = frame.assign(tokens=frame["text"].str.split().str.len(), logprob=-1.0, finish="stop")
-    grades = frame[["question_id", "policy", "sample", "judge", "correct"]].astype({"correct": "boolean"})
+    grades = frame[["question_id", "policy", "sample", "judge", "correct"]].astype(
+        {"correct": "boolean"}
+    )
     return frame.drop(columns=["correct", "judge"]), grades
 
 
@@ -40,12 +52,23 @@ AFTER = drawn({
 
 
 def test_texts_are_the_gold_and_the_policys_own():
-    texts = mass.answers_to_score(EVERY, *BEFORE, AFTER[0]).set_index(["question_id", "kind"])["answer"]
+    texts = mass.answers_to_score(EVERY, *BEFORE, AFTER[0]).set_index(["question_id", "kind"])[
+        "answer"
+    ]
     assert texts["a"].to_dict() == {
-        "gold": "France", "rival": "Italy", "right": "France", "wrong": "It is in Italy.", "after": "France"
-    }  # fmt: skip
+        "gold": "France",
+        "rival": "Italy",
+        "right": "France",
+        "wrong": "It is in Italy.",
+        "after": "France",
+    }
     # Italy was never judged, Spain came before Brazil, and nothing right was sampled
-    assert texts["b"].to_dict() == {"gold": "Portugal", "rival": "Spain", "wrong": "Spain", "after": "Portugal"}
+    assert texts["b"].to_dict() == {
+        "gold": "Portugal",
+        "rival": "Spain",
+        "wrong": "Spain",
+        "after": "Portugal",
+    }
 
 
 def test_a_cut_text_names_a_rival_but_is_not_scored_itself():
@@ -56,7 +79,14 @@ def test_a_cut_text_names_a_rival_but_is_not_scored_itself():
 
 
 def test_rivals_are_other_answers_of_the_relation_first_named():
-    texts = ["It is in Spain or Italy.", "France", "in Lyon", "The ITALY, Portugal", "Spaniards", "Chad"]
+    texts = [
+        "It is in Spain or Italy.",
+        "France",
+        "in Lyon",
+        "The ITALY, Portugal",
+        "Spaniards",
+        "Chad",
+    ]
     samples = pd.DataFrame({"question_id": "a", "text": texts})
     assert mass.rivals(samples, EVERY).tolist() == ["Spain", "", "", "Italy", "", ""]
     assert mass.rivals(samples, EVERY.assign(relation=None)).tolist() == [""] * 6
@@ -82,10 +112,13 @@ def test_mass_shift_is_after_minus_before_by_kind():
 
 
 def test_seen_mass_by_text_and_by_answer():
-    table = mass.seen_mass(QUESTIONS, *BEFORE, n_boot=100, after=AFTER).set_index(["level", "correct", "seen"])["value"]
+    table = mass.seen_mass(QUESTIONS, *BEFORE, n_boot=100, after=AFTER).set_index(
+        ["level", "correct", "seen"]
+    )["value"]
     for level in ("text", "answer"):
         assert table[level].sum() == pytest.approx(1)
-    # a: France right seen, France! new as a text but the same fact, Spain seen, Chad new; b: two new right, one seen
+    # a: France right seen, France! new as a text but the same fact, Spain seen, Chad new; b: two
+    # new right, one seen
     assert table["text", True, True] == pytest.approx((1 / 4 + 0) / 2)
     assert table["answer", True, True] == pytest.approx((2 / 4 + 0) / 2)
     assert table["answer", True, False] == pytest.approx((0 + 2 / 3) / 2)
@@ -95,24 +128,42 @@ def test_seen_mass_by_text_and_by_answer():
 
 def test_style_measures_what_it_says():
     samples, _ = drawn(
-        {"a": [("I don't know", False), ("France", True)], "b": [("", False), ("Spain or Italy", False)]}
+        {
+            "a": [("I don't know", False), ("France", True)],
+            "b": [("", False), ("Spain or Italy", False)],
+        }
     )
     samples.loc[3, "finish"] = "length"
     marked = mass.mark_style(samples)
     assert marked["abstains"].tolist()[:2] == [True, False] and marked["hedges"].tolist()[3]
-    assert marked["empty"].tolist() == [False, False, True, False] and marked["words"].tolist() == [3, 1, 0, 3]
+    assert marked["empty"].tolist() == [False, False, True, False] and marked["words"].tolist() == [
+        3,
+        1,
+        0,
+        3,
+    ]
     table = mass.style(n_boot=100, before=samples).set_index("measure")
     assert table.loc["cut", "value"] == 0.25 and table.loc["words", "value"] == pytest.approx(7 / 4)
     assert table.loc["empty", "n"] == 2
 
 
 def test_repaired_from_tells_wrong_facts_from_format():
-    rows = {"a": [("I don't know", False)], "b": [("It is Spain", False)], "t0": [("It is Peru", True)]}
+    rows = {
+        "a": [("I don't know", False)],
+        "b": [("It is Spain", False)],
+        "t0": [("It is Peru", True)],
+    }
     texts, before = drawn(rows | {"t1": [("Italy", False)]})
     right = {q: [("-", True)] for q in ("a", "b", "t0")}
     _, after = drawn(right | {"t1": [("-", False)]})
     table = mass.repaired_from(texts, before, after, EVERY).set_index(["who", "measure"])
-    assert table.loc[("repaired", "names_other"), "value"] == 0.5 == table.loc[("repaired", "abstains"), "value"]
+    assert (
+        table.loc[("repaired", "names_other"), "value"]
+        == 0.5
+        == table.loc[("repaired", "abstains"), "value"]
+    )
     assert table.loc[("unrepaired", "names_other"), ["value", "n"]].tolist() == [1, 1]
     none = mass.repaired_from(texts, before, before, EVERY).set_index(["who", "measure"])
-    assert none.loc[("repaired", "cut"), "n"] == 0 and np.isnan(none.loc[("repaired", "cut"), "value"])
+    assert none.loc[("repaired", "cut"), "n"] == 0 and np.isnan(
+        none.loc[("repaired", "cut"), "value"]
+    )

@@ -20,17 +20,24 @@ few = settings(max_examples=40, deadline=None)  # a busy machine is no failure
 def grades(correct, questions=None, samples=None):
     """A grade frame from a list of True, False and None."""
     n = len(correct)
-    return pd.DataFrame({
-        "question_id": questions or [f"q{i}" for i in range(n)], "policy": "base", "sample": samples or [0] * n,
-        "judge": "alias", "correct": pd.array(correct, dtype="boolean"),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "question_id": questions or [f"q{i}" for i in range(n)],
+            "policy": "base",
+            "sample": samples or [0] * n,
+            "judge": "alias",
+            "correct": pd.array(correct, dtype="boolean"),
+        }
+    )
 
 
 @few
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_equals_statsmodels(kn):
     k, n = kn
-    assert metrics.wilson(k, n) == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-12)
+    assert metrics.wilson(k, n) == pytest.approx(
+        proportion_confint(k, n, method="wilson"), abs=1e-12
+    )
 
 
 def test_wilson_takes_arrays_and_no_questions():
@@ -42,9 +49,15 @@ def test_wilson_takes_arrays_and_no_questions():
 def test_bootstrap_agrees_with_scipy():
     values = np.random.default_rng(0).exponential(size=80)
     ours = metrics.bootstrap(values, n_boot=4000, seed=1)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=2).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=4000, method="percentile", rng=2
+    ).confidence_interval
     assert ours == pytest.approx(tuple(theirs), abs=0.03)
-    assert ours == metrics.bootstrap(values, n_boot=4000, seed=1) != metrics.bootstrap(values, n_boot=4000, seed=2)
+    assert (
+        ours
+        == metrics.bootstrap(values, n_boot=4000, seed=1)
+        != metrics.bootstrap(values, n_boot=4000, seed=2)
+    )
 
 
 def test_intervals_cover_the_truth():
@@ -90,7 +103,9 @@ def test_accuracy_of_several_samples_is_as_uncertain_as_its_questions():
 def test_mcnemar_equals_statsmodels(pairs):
     table = [[sum(p == (a, b) for p in pairs) for b in (True, False)] for a in (True, False)]
     before, after = zip(*pairs, strict=True)
-    expected = 1.0 if table[0][1] + table[1][0] == 0 else statsmodels_mcnemar(table, exact=True).pvalue
+    expected = (
+        1.0 if table[0][1] + table[1][0] == 0 else statsmodels_mcnemar(table, exact=True).pvalue
+    )
     assert metrics.mcnemar(before, after) == pytest.approx(expected)
 
 
@@ -114,7 +129,10 @@ def test_permutation_is_exact_in_a_small_case_and_rarely_wrong_without_effect():
     assert metrics.paired_permutation([0] * 6, [1] * 6) == pytest.approx(2 / 64, abs=0.006)
     assert metrics.paired_permutation([1, 0], [1, 0]) == 1
     rng = np.random.default_rng(0)
-    ps = [metrics.paired_permutation(rng.normal(size=30), rng.normal(size=30), i, 400) for i in range(300)]
+    ps = [
+        metrics.paired_permutation(rng.normal(size=30), rng.normal(size=30), i, 400)
+        for i in range(300)
+    ]
     assert np.mean(np.array(ps) <= 0.05) <= 0.08
 
 
@@ -122,7 +140,9 @@ def test_permutation_is_exact_in_a_small_case_and_rarely_wrong_without_effect():
 def test_pass_at_k_equals_every_subset(n):
     for c, k in itertools.product(range(n + 1), range(1, n + 1)):
         subsets = list(itertools.combinations([i < c for i in range(n)], k))
-        assert metrics.pass_at_k(n, c, k) == pytest.approx(np.mean([any(s) for s in subsets]), abs=1e-12)
+        assert metrics.pass_at_k(n, c, k) == pytest.approx(
+            np.mean([any(s) for s in subsets]), abs=1e-12
+        )
 
 
 def test_pass_at_k_is_stable_vectorised_and_refuses_the_impossible():
@@ -143,16 +163,22 @@ def test_pass_curve_rises_and_holds_its_bands():
     rng = np.random.default_rng(0)
     p = np.repeat(rng.beta(0.5, 1, 60), 16)
     ids = [f"q{i}" for i in range(60) for _ in range(16)]
-    curve = metrics.pass_curve(grades(list(rng.random(960) < p), ids, list(range(16)) * 60), n_boot=200)
+    curve = metrics.pass_curve(
+        grades(list(rng.random(960) < p), ids, list(range(16)) * 60), n_boot=200
+    )
     assert curve["k"].tolist() == [1, 2, 4, 8, 16] and curve["value"].is_monotonic_increasing
     assert ((curve["low"] <= curve["value"]) & (curve["value"] <= curve["high"])).all()
 
 
 def test_majority_vote_counts_and_breaks_ties_by_the_first_sample():
-    samples = pd.DataFrame({
-        "question_id": list("aaaa" + "bbb" + "ccc"), "sample": [3, 1, 2, 0, 0, 1, 2, 0, 1, 2],
-        "text": list("wxyz123456"), "vote": ["p", "q", "q", "p", "", "", "r", None, "", None],
-    })  # fmt: skip
+    samples = pd.DataFrame(
+        {
+            "question_id": list("aaaa" + "bbb" + "ccc"),
+            "sample": [3, 1, 2, 0, 0, 1, 2, 0, 1, 2],
+            "text": list("wxyz123456"),
+            "vote": ["p", "q", "q", "p", "", "", "r", None, "", None],
+        }
+    )
     best = metrics.majority_vote(samples.sample(frac=1, random_state=1)).set_index("question_id")
     assert best["vote"].to_dict() == {"a": "p", "b": "r", "c": ""}
     assert best["sample"].to_dict() == {"a": 0, "b": 2, "c": 0}
@@ -174,5 +200,7 @@ def test_relative_gain_both_ways():
     assert rows.loc["ratio_of_means", "value"] == pytest.approx(6 / 3 - 1)
     assert rows.loc["mean_of_ratios", "value"] == pytest.approx(((3 / 2 - 1) + (3 / 1 - 1)) / 2)
     assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
-    zero = metrics.relative_gain(both.assign(before=[0] * 4 + [1] * 4), list("aaaabbbb"), n_boot=100)
+    zero = metrics.relative_gain(
+        both.assign(before=[0] * 4 + [1] * 4), list("aaaabbbb"), n_boot=100
+    )
     assert zero.set_index("name").loc["mean_of_ratios", "left_out"] == 1

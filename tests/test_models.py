@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny import WORDS, tiny_model, tiny_policy, word_tokenizer
 
-from lib import models
 from lib.config import load_profile
-from lib.models import load_policy, locate, make_policy, wheel_weights
+from lib.engine import models
+from lib.engine.models import load_policy, locate, make_policy, wheel_weights
 from lib.prompts import CHAIN_OF_THOUGHT, DIRECT, chain_of_thought, cot_answer, direct, render
+from tests.tiny import WORDS, tiny_model, tiny_policy, word_tokenizer
 
 
 @pytest.fixture
@@ -19,7 +19,9 @@ def test_a_local_folder_is_a_model(tokenizer, tmp_path):
     saved = tiny_policy(tokenizer)
     saved.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    profile = load_profile("laptop").model_copy(update={"model": "mine", "models": {"mine": str(tmp_path)}})
+    profile = load_profile("laptop").model_copy(
+        update={"model": "mine", "models": {"mine": str(tmp_path)}}
+    )
     loaded = load_policy(profile)
     assert loaded.stops == {tokenizer.eos_token_id} and loaded.model.dtype == torch.float32
     ids = torch.tensor([[1, 5, 7]])
@@ -66,7 +68,9 @@ def test_end_of_turn_comes_from_model_and_tokenizer(tokenizer):
 
 def test_a_missing_pad_token_is_the_end_token(tokenizer):
     tokenizer.pad_token = None
-    assert make_policy(tiny_model(vocabulary=len(tokenizer)), tokenizer).tokenizer.pad_token == "</s>"
+    assert (
+        make_policy(tiny_model(vocabulary=len(tokenizer)), tokenizer).tokenizer.pad_token == "</s>"
+    )
 
 
 def test_prompts_are_rendered_as_written(tokenizer):

@@ -89,12 +89,19 @@ def test_title_asks_and_the_last_cell_answers(path):
     assert title.startswith("# ") and title.endswith("?"), title
     last = notebook.cells[-1]
     assert last.cell_type == "code"
-    assert any(isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print" for node in ast.walk(code(last)))
+    assert any(
+        isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+        for node in ast.walk(code(last))
+    )
 
 
 @every_notebook
 def test_a_cell_checks_something(path):
-    assert any(isinstance(node, ast.Assert) for cell in cells(path, "code") for node in ast.walk(code(cell)))
+    assert any(
+        isinstance(node, ast.Assert)
+        for cell in cells(path, "code")
+        for node in ast.walk(code(cell))
+    )
 
 
 @every_notebook
@@ -113,15 +120,25 @@ def test_no_path_is_written_out(path):
     for cell in cells(path, "code"):
         for node in ast.walk(code(cell)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                assert not re.match(r"(/|~/|\.\.?/|outputs/|profiles/|[A-Za-z]:\\)", node.value), node.value
-            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in (
-                "open", "read_parquet", "read_csv", "read_json", "Path",
-            ):  # fmt: skip
+                assert not re.match(r"(/|~/|\.\.?/|outputs/|profiles/|[A-Za-z]:\\)", node.value), (
+                    node.value
+                )
+            if isinstance(node, ast.Call) and getattr(
+                node.func, "id", getattr(node.func, "attr", "")
+            ) in (
+                "open",
+                "read_parquet",
+                "read_csv",
+                "read_json",
+                "Path",
+            ):
                 assert not (node.args and isinstance(node.args[0], ast.Constant)), ast.unparse(node)
     for cell in cells(path, "markdown"):
         assert not re.search(r"\]\((/|file:)|/home/|/Users/|/tmp/", cell.source), cell.source
 
 
 def test_git_does_not_ignore_the_library():
-    ignored = subprocess.run(["git", "check-ignore", "lib", "lib/runs.py"], cwd=ROOT, capture_output=True, text=True)
+    ignored = subprocess.run(
+        ["git", "check-ignore", "lib", "lib/runs.py"], cwd=ROOT, capture_output=True, text=True
+    )
     assert (ignored.stdout, ignored.returncode) == ("", 1)

@@ -1,7 +1,7 @@
 """The plan's counts by hand."""
 
 from lib.config import load_profile
-from lib.plan import SIGNAL, work
+from lib.study.plan import SIGNAL, work
 
 
 def test_counts_are_those_of_the_profile():
@@ -14,7 +14,10 @@ def test_counts_are_those_of_the_profile():
     assert table.loc["samples after RL", "samples"] == 128 * 64
     assert table.loc["4 subsets, 6 steps each", "samples"] == 4 * 6 * 32 * 5
     assert table.loc["likeliest answers", "prefixes"] == 2 * 32 * 256
-    assert table.loc["8 steps without and with guards", ["samples", "groups"]].tolist() == [640, 128 * SIGNAL]
+    assert table.loc["8 steps without and with guards", ["samples", "groups"]].tolist() == [
+        640,
+        128 * SIGNAL,
+    ]
 
 
 def test_a_reference_model_needs_every_group():

@@ -1,5 +1,6 @@
-"""Several processes give what one gives, over gloo on the CPU: a training under accelerate's DDP, and the engine's
-forward, gradients and gathered weights under FSDP2 (accelerate itself has no FSDP2 for the CPU)."""
+"""Several processes give what one gives, over gloo on the CPU: a training under accelerate's DDP,
+and the engine's forward, gradients and gathered weights under FSDP2 (accelerate itself has no FSDP2
+for the CPU)."""
 
 import json
 import os
@@ -13,24 +14,45 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
-from tiny import tiny_model
 from torch.distributed.fsdp import fully_shard
 
-from lib import grpo
 from lib.config import PROFILES, load_profile
-from lib.training import read_log, read_rollouts
-from lib.trie import share_prefixes
+from lib.engine.trie import share_prefixes
+from lib.training import grpo
+from lib.training.apart import read_log, read_rollouts
+from tests.tiny import tiny_model
 
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-          "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+LAUNCH = [
+    sys.executable,
+    "-m",
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes",
+    "2",
+    "--num_machines",
+    "1",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+]
 
 
 def train(folder: Path, launch: list[str], **settings) -> Path:
     script = Path(__file__).with_name("train_tiny.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1]), "HF_HUB_OFFLINE": "1",
-                                "ACCELERATE_USE_CPU": "true"}  # fmt: skip
-    done = subprocess.run([*launch, str(script), str(folder), json.dumps(settings)], capture_output=True, text=True,
-                          env=environment, timeout=300)  # fmt: skip
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(script.parents[1]),
+        "HF_HUB_OFFLINE": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    done = subprocess.run(
+        [*launch, str(script), str(folder), json.dumps(settings)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -48,7 +70,10 @@ def test_two_processes_give_the_update_of_one(alone, tmp_path):
         assert one.keys() == two.keys()
         for key in one:
             assert (one[key] - two[key]).abs().max() <= 2e-4, (name, key)  # Adam at 0.01 a step
-    rollouts = [read_rollouts(f).sort_values(["step", "question_id"], ignore_index=True) for f in (alone, together)]
+    rollouts = [
+        read_rollouts(f).sort_values(["step", "question_id"], ignore_index=True)
+        for f in (alone, together)
+    ]
     pd.testing.assert_frame_equal(*rollouts)
     logs = [read_log(f)[["step", "reward", "accuracy", "kl"]] for f in (alone, together)]
     pd.testing.assert_frame_equal(*logs, atol=1e-3)
@@ -69,7 +94,9 @@ def one_of_two(rank: int, address: str) -> None:
         one(input_ids=ids, labels=labels, fused_lm_head=True).loss.backward()
     for (name, part), whole in zip(model.named_parameters(), plain.parameters(), strict=True):
         torch.distributed.all_reduce(whole.grad)
-        assert torch.allclose(part.grad.full_tensor(), whole.grad / 2, atol=1e-5), name  # FSDP gives the mean
+        assert torch.allclose(part.grad.full_tensor(), whole.grad / 2, atol=1e-5), (
+            name
+        )  # FSDP gives the mean
     trainer = grpo.SharedPrefixGRPO.__new__(grpo.SharedPrefixGRPO)
     trainer.model, trainer.args = model, SimpleNamespace(bf16=False)
     trainer.accelerator = SimpleNamespace(unwrap_model=lambda m: m, device=torch.device("cpu"))
@@ -77,7 +104,9 @@ def one_of_two(rank: int, address: str) -> None:
     for (name, mine), theirs in zip(whole.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
     torch.distributed.barrier()
-    os._exit(0)  # gloo's threads may hold tensors still, and abort an interpreter that is shutting down
+    os._exit(
+        0
+    )  # gloo's threads may hold tensors still, and abort an interpreter that is shutting down
 
 
 def test_the_engine_under_fsdp2(tmp_path):
@@ -86,8 +115,14 @@ def test_the_engine_under_fsdp2(tmp_path):
 
 def test_shipped_configurations_are_what_accelerate_reads():
     kinds = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED"}
-    files = {path.stem: load_config_from_file(str(path)) for path in (PROFILES / "accelerate").glob("*.yaml")}
+    files = {
+        path.stem: load_config_from_file(str(path))
+        for path in (PROFILES / "accelerate").glob("*.yaml")
+    }
     assert {name: str(file.distributed_type.value) for name, file in files.items()} == kinds
-    assert files["fsdp2"].fsdp_config["fsdp_version"] == 2 and files["zero2"].deepspeed_config["zero_stage"] == 2
+    assert (
+        files["fsdp2"].fsdp_config["fsdp_version"] == 2
+        and files["zero2"].deepspeed_config["zero_stage"] == 2
+    )
     launch = load_profile("paper").launch.format(profiles=PROFILES).split()
     assert Path(launch[launch.index("--config_file") + 1]).is_file()

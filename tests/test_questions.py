@@ -1,4 +1,6 @@
-"""Questions: the normal form, atlas, bad files, grouping before splitting, mirrors of the benchmarks."""
+"""Questions: the normal form, atlas, bad files, grouping before splitting, mirrors of the
+benchmarks.
+"""
 
 import os
 from pathlib import Path
@@ -9,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.config import Data, load_profile
-from lib.facts import allot, atlas
-from lib.questions import QuestionsError, assign_splits, check_splits, complete, group, load_questions
-from lib.sources import read_answers, read_benchmark, read_file, typical
-from lib.survey import answer_counts, majority_floor, wrong_answers
+from lib.questions.atlas import allot, atlas
+from lib.questions.sources import read_benchmark, read_file, typical
+from lib.questions.splits import assign_splits, check_splits, complete, group, load_questions
+from lib.questions.survey import answer_counts, majority_floor, wrong_answers
+from lib.tables import TableError, read_answers
 from lib.text import holds, normalise, unique
 
 MIRROR = os.environ.get("HUB_MIRROR")
@@ -55,7 +58,9 @@ def test_normal_form_is_stable(text):
 
 
 def test_holds_and_unique():
-    assert holds("Mexico City", "Mexico") and not holds("Nigeria", "Niger") and not holds("Oslo", "")
+    assert (
+        holds("Mexico City", "Mexico") and not holds("Nigeria", "Niger") and not holds("Oslo", "")
+    )
     assert unique(["Paris", "paris!", " ", "Lyon "]) == ["Paris", "Lyon"]
 
 
@@ -69,19 +74,29 @@ def test_atlas_is_repeatable_and_asks_its_shares():
         "element_symbol": 50,
     }
     assert one["question_id"].is_unique and one["question"].map(normalise).is_unique
-    assert one["question_id"].str.endswith("-again").sum() == 9  # 5 % of 100, of 50 and of 50, halves to even
+    assert (
+        one["question_id"].str.endswith("-again").sum() == 9
+    )  # 5 % of 100, of 50 and of 50, halves to even
 
 
 def test_atlas_knows_some_facts():
-    asked = atlas(None, {"country_capital": 1.0, "capital_country": 1.0, "country_continent": 1.0}, None, 0)
+    asked = atlas(
+        None, {"country_capital": 1.0, "capital_country": 1.0, "country_continent": 1.0}, None, 0
+    )
     asked = asked.set_index("question_id")
     assert asked.loc["country_capital-FR", "question"] == "What is the capital of France?"
     assert asked.loc["country_capital-FR", "answers"][0] == "Paris"
-    assert {"USA", "US", "United States of America"} <= set(asked.loc["capital_country-US", "answers"])
+    assert {"USA", "US", "United States of America"} <= set(
+        asked.loc["capital_country-US", "answers"]
+    )
     assert asked.loc["country_capital-NL", "question"] == "What is the capital of the Netherlands?"
     assert asked.loc["country_continent-RU", "answers"] == ["Europe", "Asia"]
     assert "country_capital-MX" not in asked.index  # Mexico City holds Mexico
-    assert not any(holds(s, a) for s, answers in zip(asked["subject"], asked["answers"], strict=True) for a in answers)
+    assert not any(
+        holds(s, a)
+        for s, answers in zip(asked["subject"], asked["answers"], strict=True)
+        for a in answers
+    )
     assert not {"IN", "NO", "CAN", "AND"} & {a for answers in asked["answers"] for a in answers}
     same = asked.loc["capital_country-FR", "fact"]
     assert same in asked.loc["country_capital-FR", "gives"]
@@ -109,7 +124,10 @@ def test_allot(total, shares, available, expected):
 def test_too_few_subjects_are_told():
     with pytest.warns(UserWarning, match="element_symbol: 118 of 150"):
         asked = atlas(300, {"element_symbol": 1.0, "country_continent": 1.0}, None, 0)
-    assert asked["relation"].value_counts().to_dict() == {"country_continent": 182, "element_symbol": 118}
+    assert asked["relation"].value_counts().to_dict() == {
+        "country_continent": 182,
+        "element_symbol": 118,
+    }
 
 
 def test_splits_of_atlas():
@@ -121,40 +139,68 @@ def test_splits_of_atlas():
     }
     pd.testing.assert_frame_equal(one, load_questions(profile(data=data()), 0))
     other = load_questions(profile(data=data()), 1)
-    assert set(one.query("split == 'test'")["question_id"]) != set(other.query("split == 'test'")["question_id"])
+    assert set(one.query("split == 'test'")["question_id"]) != set(
+        other.query("split == 'test'")["question_id"]
+    )
 
 
 def test_check_splits_sees_a_shared_text():
-    frame = pd.DataFrame({"question": ["Who?", "who"], "split": ["train", "test"], "question_id": ["a", "a"]})
+    frame = pd.DataFrame(
+        {"question": ["Who?", "who"], "split": ["train", "test"], "question_id": ["a", "a"]}
+    )
     assert check_splits(frame)["texts_in_two_splits"] == 1 and check_splits(frame)["ids_twice"] == 1
 
 
 def test_same_text_is_one_question_with_all_answers():
-    frame = pd.DataFrame({"question": ["Who made It?", "who made it", "When?"], "answers": [["A"], ["B", "a"], ["1"]]})
+    frame = pd.DataFrame(
+        {
+            "question": ["Who made It?", "who made it", "When?"],
+            "answers": [["A"], ["B", "a"], ["1"]],
+        }
+    )
     one = group(complete(frame.assign(question_id=["x", "y", "z"]), "mine"))
-    assert one["question_id"].tolist() == ["x", "z"] and one["answers"].tolist() == [["A", "B"], ["1"]]
+    assert one["question_id"].tolist() == ["x", "z"] and one["answers"].tolist() == [
+        ["A", "B"],
+        ["1"],
+    ]
 
 
 def test_official_test_keeps_its_answers_and_train_loses_the_twin():
-    frame = pd.DataFrame({"question": ["q1", "Q2", "q2?", "q3"], "answers": [["1"], ["2"], ["zwei"], ["3"]]})
-    frame = frame.assign(question_id=list("abcd"), official=["train", "train", "validation", "train"])
+    frame = pd.DataFrame(
+        {"question": ["q1", "Q2", "q2?", "q3"], "answers": [["1"], ["2"], ["zwei"], ["3"]]}
+    )
+    frame = frame.assign(
+        question_id=list("abcd"), official=["train", "train", "validation", "train"]
+    )
     one = group(complete(frame, "nq"))
-    assert set(one["question_id"]) == {"a", "c", "d"} and one.set_index("question_id")["answers"]["c"] == ["zwei"]
-    splits = assign_splits(one, data(train=1, validation=1, test="official"), 0).set_index("question_id")["split"]
+    assert set(one["question_id"]) == {"a", "c", "d"} and one.set_index("question_id")["answers"][
+        "c"
+    ] == ["zwei"]
+    splits = assign_splits(one, data(train=1, validation=1, test="official"), 0).set_index(
+        "question_id"
+    )["split"]
     assert splits["c"] == "test" and set(splits[["a", "d"]]) == {"train", "validation"}
 
 
 def test_shares_split_a_set():
-    frame = pd.DataFrame({"question": [f"question {i}" for i in range(50)], "answers": [["x"]] * 50})
+    frame = pd.DataFrame(
+        {"question": [f"question {i}" for i in range(50)], "answers": [["x"]] * 50}
+    )
     frame = complete(frame.assign(question_id=[str(i) for i in range(50)]), "mine")
-    counts = assign_splits(frame, data(train=0.7, validation=0.1, test=0.2), 0)["split"].value_counts()
+    counts = assign_splits(frame, data(train=0.7, validation=0.1, test=0.2), 0)[
+        "split"
+    ].value_counts()
     assert counts.to_dict() == {"train": 35, "test": 10, "validation": 5}
-    with pytest.raises(QuestionsError, match=r"50 questions .*data.train.* lower"):
+    with pytest.raises(TableError, match=r"50 questions .*data.train.* lower"):
         assign_splits(frame, data(train=50), 0)
-    with pytest.raises(QuestionsError, match="no official test split"):
+    with pytest.raises(TableError, match="no official test split"):
         assign_splits(frame, data(test="official"), 0)
-    published = frame.assign(dataset="popqa")  # one set: a fifth is the test, and training takes at most the rest
-    counts = assign_splits(published, data(train=100, validation=3, test="official"), 0)["split"].value_counts()
+    published = frame.assign(
+        dataset="popqa"
+    )  # one set: a fifth is the test, and training takes at most the rest
+    counts = assign_splits(published, data(train=100, validation=3, test="official"), 0)[
+        "split"
+    ].value_counts()
     assert counts.to_dict() == {"train": 37, "test": 10, "validation": 3}
 
 
@@ -164,7 +210,9 @@ ROWS = pd.DataFrame({"question": ["Who?", "When?"], "answers": [["A", "B"], ["19
 def test_own_files(tmp_path):
     ROWS.to_parquet(tmp_path / "q.parquet")
     ROWS.to_json(tmp_path / "q.jsonl", orient="records", lines=True)
-    (tmp_path / "q.csv").write_text('question,answers\nWho?,"[""A"", ""B""]"\nWhen?,1999\nWhere?,NA\n')
+    (tmp_path / "q.csv").write_text(
+        'question,answers\nWho?,"[""A"", ""B""]"\nWhen?,1999\nWhere?,NA\n'
+    )
     assert read_file(tmp_path / "q.parquet")["answers"].tolist() == [["A", "B"], ["1999"]]
     assert read_file(tmp_path / "q.jsonl")["answers"].tolist() == [["A", "B"], ["1999"]]
     assert read_file(tmp_path / "q.csv")["answers"].tolist() == [["A", "B"], ["1999"], ["NA"]]
@@ -191,37 +239,48 @@ def test_own_files(tmp_path):
 )
 def test_bad_files_are_refused_by_name(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(QuestionsError, match=message):
+    with pytest.raises(TableError, match=message):
         read_file(tmp_path / name)
 
 
 def test_missing_file_and_empty_question(tmp_path):
-    with pytest.raises(QuestionsError, match="none.csv: no such file"):
+    with pytest.raises(TableError, match="none.csv: no such file"):
         read_file(tmp_path / "none.csv")
     (tmp_path / "a.jsonl").write_text('{"question": " ", "answers": ["x"]}\n')
-    with pytest.raises(QuestionsError, match="row 0: `question` is empty"):
+    with pytest.raises(TableError, match="row 0: `question` is empty"):
         load_questions(profile(dataset="mine", files={"mine": str(tmp_path / "a.jsonl")}), 0)
 
 
 def test_read_answers():
-    assert read_answers("A") == ["A"] and read_answers('["A", "B"]') == ["A", "B"] and read_answers(7) == ["7"]
+    assert (
+        read_answers("A") == ["A"]
+        and read_answers('["A", "B"]') == ["A", "B"]
+        and read_answers(7) == ["7"]
+    )
     for nothing in (None, float("nan"), [], [" "], "", {}):
-        with pytest.raises(QuestionsError, match="`answers` is empty"):
+        with pytest.raises(TableError, match="`answers` is empty"):
             read_answers(nothing)
 
 
 def test_typical_alias():
-    assert typical(["Jenkins, Robert", "Robert Jenkins Jr.", "Robert Jenkins", "Bob"]) == "Robert Jenkins"
+    assert (
+        typical(["Jenkins, Robert", "Robert Jenkins Jr.", "Robert Jenkins", "Bob"])
+        == "Robert Jenkins"
+    )
 
 
 def write_mirror(folder: Path) -> Path:
     """A tiny mirror in the hub's schema."""
     (folder / "nq_open").mkdir(parents=True)
     (folder / "PopQA").mkdir()
-    frame = pd.DataFrame({"question": [f"who was {i}" for i in range(9)], "answer": [["x", "y"]] * 9})
+    frame = pd.DataFrame(
+        {"question": [f"who was {i}" for i in range(9)], "answer": [["x", "y"]] * 9}
+    )
     frame.to_parquet(folder / "nq_open" / "train.parquet")
     frame[:3].to_parquet(folder / "nq_open" / "validation.parquet")
-    frame.rename(columns={"answer": "possible_answers"}).to_parquet(folder / "PopQA" / "test.parquet")
+    frame.rename(columns={"answer": "possible_answers"}).to_parquet(
+        folder / "PopQA" / "test.parquet"
+    )
     return folder
 
 
@@ -229,30 +288,54 @@ def test_mirror_and_its_drift(tmp_path):
     mirror = str(write_mirror(tmp_path / "hub"))
     settings = data(train=4, validation=2, test="official", relations={})
     questions = load_questions(profile(dataset="nq", hub_mirror=mirror, data=settings), 0)
-    assert set(questions.query("split == 'test'")["question"]) == {"who was 0", "who was 1", "who was 2"}
-    assert not set(questions.query("split != 'test'")["question"]) & {"who was 0", "who was 1", "who was 2"}
-    with pytest.raises(QuestionsError, match=r"PopQA.*test.parquet: no column \['subj', 'prop', 's_pop'\]"):
+    assert set(questions.query("split == 'test'")["question"]) == {
+        "who was 0",
+        "who was 1",
+        "who was 2",
+    }
+    assert not set(questions.query("split != 'test'")["question"]) & {
+        "who was 0",
+        "who was 1",
+        "who was 2",
+    }
+    with pytest.raises(
+        TableError, match=r"PopQA.*test.parquet: no column \['subj', 'prop', 's_pop'\]"
+    ):
         read_benchmark("popqa", mirror)
-    with pytest.raises(QuestionsError, match=r"SimpleQA.*test.parquet: no such file"):
+    with pytest.raises(TableError, match=r"SimpleQA.*test.parquet: no such file"):
         read_benchmark("simpleqa", mirror)
 
 
 @pytest.mark.skipif(not MIRROR, reason="set HUB_MIRROR to a mirror of the benchmarks")
-@pytest.mark.parametrize("name, test", [("nq", 3610), ("triviaqa", 11313), ("popqa", 2580), ("simpleqa", 865)])
+@pytest.mark.parametrize(
+    "name, test", [("nq", 3610), ("triviaqa", 11313), ("popqa", 2580), ("simpleqa", 865)]
+)
 def test_benchmarks_from_the_mirror(name, test):
     settings = data(train=1000, validation=100, test="official", relations={})
     questions = load_questions(profile(dataset=name, hub_mirror=MIRROR, data=settings), 0)
     found = check_splits(questions)
-    assert found["questions"]["train"] == 1000 and found["texts_in_two_splits"] == found["ids_twice"] == 0
+    assert (
+        found["questions"]["train"] == 1000
+        and found["texts_in_two_splits"] == found["ids_twice"] == 0
+    )
     assert abs(found["questions"]["test"] - test) <= 0.01 * test  # repeated texts are one question
     assert questions["answers"].map(len).min() >= 1
 
 
 def test_floor_and_wrong_answers():
-    frame = pd.DataFrame({"split": ["train"] * 3 + ["test"] * 4, "relation": "r",
-                          "answers": [["a b"], ["A b!"], ["c"], ["x", "a b"], ["c"], ["c"], ["a b"]]})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "split": ["train"] * 3 + ["test"] * 4,
+            "relation": "r",
+            "answers": [["a b"], ["A b!"], ["c"], ["x", "a b"], ["c"], ["c"], ["a b"]],
+        }
+    )
     floor = majority_floor(frame).set_index("relation")
-    assert floor.loc["r", "answer"] == "a b" and floor.loc["r", "hits"] == 2 and floor.loc["all", "value"] == 0.5
+    assert (
+        floor.loc["r", "answer"] == "a b"
+        and floor.loc["r", "hits"] == 2
+        and floor.loc["all", "value"] == 0.5
+    )
     assert 0 < floor.loc["r", "low"] < 0.5 < floor.loc["r", "high"] < 1
     assert answer_counts(frame)["questions"].tolist() == [3, 3, 1]
     wrong = wrong_answers(frame)

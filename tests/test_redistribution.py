@@ -1,4 +1,6 @@
-"""Strata, repair and damage, the resampling control and k-equivalence on cases one can do in the head."""
+"""Strata, repair and damage, the resampling control and k-equivalence on cases one can do in the
+head.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import redistribution as r
+from lib.study import redistribution as r
 
 
 def grades(rows: dict, first: int = 0):
     """A grade frame from question -> list of True, False, None."""
     flat = [(q, first + i, c) for q, cs in rows.items() for i, c in enumerate(cs)]
-    frame = pd.DataFrame(flat, columns=["question_id", "sample", "correct"]).assign(policy="base", judge="alias")
+    frame = pd.DataFrame(flat, columns=["question_id", "sample", "correct"]).assign(
+        policy="base", judge="alias"
+    )
     return frame.astype({"correct": "boolean"})
 
 
@@ -41,7 +45,9 @@ def test_strata_with_a_gap_or_overlap_are_refused():
 
 
 def test_accessibility_counts_without_failures():
-    frame = r.accessibility(grades({"a": [False, False, None], "b": [True, None, None], "c": [None] * 3}))
+    frame = r.accessibility(
+        grades({"a": [False, False, None], "b": [True, None, None], "c": [None] * 3})
+    )
     assert frame["question_id"].tolist() == ["a", "b"]
     assert frame["n"].tolist() == [2, 1] and frame["share"].tolist() == [0, 1]
     assert frame["stratum"].tolist() == ["zero", "high"]
@@ -56,14 +62,20 @@ def test_strata_shares_add_up():
 
 
 def test_repair_and_damage_both_ways():
-    samples = grades({"a": [False] * 4, "b": [False] * 4, "c": [True] * 4, "d": [True, False, False, False]})
+    samples = grades(
+        {"a": [False] * 4, "b": [False] * 4, "c": [True] * 4, "d": [True, False, False, False]}
+    )
     before = grades({"a": [False], "b": [False], "c": [True], "d": [True]})
     after = grades({"a": [True], "b": [False], "c": [True], "d": [False]})
-    table = r.repair_damage(before, after, r.accessibility(samples)).set_index(["direction", "stratum"])
+    table = r.repair_damage(before, after, r.accessibility(samples)).set_index(
+        ["direction", "stratum"]
+    )
     assert table.loc[("repair", "all"), ["count", "n"]].tolist() == [1, 2]
     assert table.loc[("damage", "all"), ["count", "n"]].tolist() == [1, 2]
     assert table.loc[("repair", "zero"), "value"] == 0.5 and table.loc[("damage", "zero"), "n"] == 0
-    assert table.loc[("damage", "low"), "value"] == 1 and table.loc[("damage", "high"), "value"] == 0
+    assert (
+        table.loc[("damage", "low"), "value"] == 1 and table.loc[("damage", "high"), "value"] == 0
+    )
     assert np.isnan(table.loc[("damage", "zero"), "value"])
 
 
@@ -72,7 +84,9 @@ def test_flip_control_is_the_share_of_fresh_samples():
     control = grades({"a": [True, False, False, None], "b": [True, True, True, False]}, first=4)
     table = r.flip_control(grades({"a": [False], "b": [True]}), control, strata, n_boot=100)
     table = table.set_index(["direction", "stratum"])["value"]
-    assert table["repair", "zero"] == pytest.approx(1 / 3) and table["damage", "high"] == pytest.approx(1 / 4)
+    assert table["repair", "zero"] == pytest.approx(1 / 3) and table[
+        "damage", "high"
+    ] == pytest.approx(1 / 4)
 
 
 def test_expectation_at_zero_hits_is_the_papers():
@@ -83,10 +97,14 @@ def test_expectation_at_zero_hits_is_the_papers():
 def test_expectation_holds_when_the_prior_does():
     p = np.random.default_rng(0).random(6000)
     first, again = r.accessibility(simulated(p, 8, 1)), simulated(p, 8, 2, first=8)
-    table = r.resampling_control(first, n_boot=200, control=again).set_index(["who", "measure", "stratum"])
+    table = r.resampling_control(first, n_boot=200, control=again).set_index(
+        ["who", "measure", "stratum"]
+    )
     for stratum in ("all", *r.STRATA):
         for measure in ("accuracy", "hit"):
-            control, expected = (table.loc[(who, measure, stratum)] for who in ("control", "expected"))
+            control, expected = (
+                table.loc[(who, measure, stratum)] for who in ("control", "expected")
+            )
             assert control["value"] == pytest.approx(expected["value"], abs=0.05)
             assert np.isnan(expected["low"])
 
@@ -94,10 +112,14 @@ def test_expectation_holds_when_the_prior_does():
 def test_regression_to_the_mean_shows_without_training():
     p = np.full(8000, 0.02)
     first, again = r.accessibility(simulated(p, 32, 1)), simulated(p, 32, 2, first=32)
-    table = r.resampling_control(first, n_boot=200, control=again).set_index(["who", "measure", "stratum"])
+    table = r.resampling_control(first, n_boot=200, control=again).set_index(
+        ["who", "measure", "stratum"]
+    )
     zero = table.loc[("control", "hit", "zero")]
     assert zero["n"] == (first["correct"] == 0).sum()
-    assert zero["value"] == pytest.approx(1 - 0.98**32, abs=0.02) and zero["high"] - zero["low"] < 0.04
+    assert (
+        zero["value"] == pytest.approx(1 - 0.98**32, abs=0.02) and zero["high"] - zero["low"] < 0.04
+    )
 
 
 def test_gain_over_resampling_is_zero_for_the_same_policy_and_not_for_a_better_one():
@@ -105,13 +127,17 @@ def test_gain_over_resampling_is_zero_for_the_same_policy_and_not_for_a_better_o
     first = r.accessibility(simulated(p, 16, 1))
     control, same, better = simulated(p, 16, 2), simulated(p, 16, 3), simulated(np.sqrt(p), 16, 4)
     none = r.gain_over_resampling(first, control, same, n_boot=300).set_index("stratum").loc["all"]
-    some = r.gain_over_resampling(first, control, better, n_boot=300).set_index("stratum").loc["all"]
+    some = (
+        r.gain_over_resampling(first, control, better, n_boot=300).set_index("stratum").loc["all"]
+    )
     assert none["low"] < 0 < none["high"] and some["low"] > 0.05
     assert some["value"] == pytest.approx((np.sqrt(p) - p).mean(), abs=0.02) and some["n"] == 300
 
 
 def test_pass_curves_name_their_samples():
-    curves = r.pass_curves(n_boot=100, before=simulated([0.1] * 20, 8, 0), after=simulated([0.6] * 20, 8, 1))
+    curves = r.pass_curves(
+        n_boot=100, before=simulated([0.1] * 20, 8, 0), after=simulated([0.6] * 20, 8, 1)
+    )
     wide = curves.pivot(index="k", columns="when", values="value")
     assert wide.index.tolist() == [1, 2, 4, 8] and (wide["after"] > wide["before"]).all()
 

@@ -14,7 +14,8 @@ import pytest
 from lib import runs
 from lib.config import ROOT
 from lib.report import failure, numbers
-from lib.runs import SettingsDiffer, Stage, gather, open_stage, run_folder, summary_row, write_table, write_text
+from lib.runs import SettingsDiffer, Stage, gather, open_stage, run_folder, summary_row
+from lib.tables import write_table, write_text
 
 SETTINGS = {"model": "wheel", "seed": 0, "data": {"train": 8, "test": 4}}
 
@@ -32,7 +33,11 @@ def test_same_settings_resume_then_load(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"seed": 1}, "`seed` is 0, now 1"), ({"data": {"train": 9}}, "`data` is"), ({"new": 2}, "`new` is None, now 2")],
+    [
+        ({"seed": 1}, "`seed` is 0, now 1"),
+        ({"data": {"train": 9}}, "`data` is"),
+        ({"new": 2}, "`new` is None, now 2"),
+    ],
 )
 def test_other_settings_are_refused_by_field(tmp_path, change, message):
     Stage(tmp_path, "01_data", SETTINGS)
@@ -50,13 +55,17 @@ def test_no_space_left_is_one_clear_line(tmp_path, monkeypatch):
 
 
 def test_a_stage_needs_its_earlier_stages(outputs):
-    with pytest.raises(FileNotFoundError, match=r"01_data is not finished; run `make 01_data RUN=laptop` first"):
+    with pytest.raises(
+        FileNotFoundError, match=r"01_data is not finished; run `make 01_data RUN=laptop` first"
+    ):
         open_stage("02_dedup", "laptop", None, None, 0, uses=("dedup",), after=("01_data",))
 
 
 def test_an_earlier_stage_made_with_other_settings_is_refused(outputs):
     def first(seed_of_data):
-        stage = Stage(run_folder("laptop", "smollm2-135m", "atlas", 0), "01_data", {"x": seed_of_data})
+        stage = Stage(
+            run_folder("laptop", "smollm2-135m", "atlas", 0), "01_data", {"x": seed_of_data}
+        )
         stage.finish([])
 
     first(1)
@@ -85,8 +94,13 @@ def test_summary_gathers_stages_in_order(tmp_path):
         ("02_dedup", "seconds_02_dedup"),
     ]
     assert rows[0] == {
-        "stage": "01_data", "name": "accuracy_majority", "value": 0.125, "low": 0.1, "high": 0.15, "n": 256
-    }  # fmt: skip
+        "stage": "01_data",
+        "name": "accuracy_majority",
+        "value": 0.125,
+        "low": 0.1,
+        "high": 0.15,
+        "n": 256,
+    }
     assert gather(tmp_path).read_text() == (tmp_path / "summary.json").read_text()
 
 
@@ -116,7 +130,9 @@ def test_seconds_add_up_over_restarts_and_not_after_the_end(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "rows.parquet"
     write_table(pd.DataFrame({"x": [1]}), path)
-    monkeypatch.setattr(runs.os, "replace", lambda *a: (_ for _ in ()).throw(OSError("no space left on device")))
+    monkeypatch.setattr(
+        runs.os, "replace", lambda *a: (_ for _ in ()).throw(OSError("no space left on device"))
+    )
     with pytest.raises(OSError, match="no space left"):
         write_table(pd.DataFrame({"x": [2]}), path)
     assert pd.read_parquet(path).x.tolist() == [1]
@@ -125,7 +141,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 WRITER = """
 import sys
 from pathlib import Path
-from lib.runs import write_text
+from lib.tables import write_text
 for i in range(10**9):
     write_text(Path(sys.argv[1]), f"{i}\\n" * 200_000)
     print(i, flush=True)
@@ -135,7 +151,9 @@ for i in range(10**9):
 def test_kill_9_in_a_write_leaves_a_whole_file(tmp_path):
     path = tmp_path / "rows.txt"
     for delay in (0.0, 0.003, 0.011):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=ROOT)
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=ROOT
+        )
         process.stdout.readline()
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
@@ -155,11 +173,20 @@ def test_numbers_of_a_run(tmp_path):
     write_text(tmp_path / "summary.json", json.dumps(rows))
     found = [line.split() for line in numbers(tmp_path).splitlines()]
     assert found[0] == ["gain_grpo", "0.336", "[0.258,", "0.414]", "n=256"]
-    assert found[1:4] == [["04_grpo", "600", "s"], ["03_baselines", "61", "s"], ["all", "stages", "661", "s"]]
+    assert found[1:4] == [
+        ["04_grpo", "600", "s"],
+        ["03_baselines", "61", "s"],
+        ["all", "stages", "661", "s"],
+    ]
 
 
 def test_a_failed_notebook_is_one_line(tmp_path):
-    error = {"output_type": "error", "ename": "SettingsDiffer", "evalue": "`seed` is 0,\nnow 1", "traceback": [""] * 60}
+    error = {
+        "output_type": "error",
+        "ename": "SettingsDiffer",
+        "evalue": "`seed` is 0,\nnow 1",
+        "traceback": [""] * 60,
+    }
     notebook = tmp_path / "04_grpo.ipynb"
     notebook.write_text(json.dumps({"cells": [{"outputs": []}, {"outputs": [error]}, {}]}))
     line = failure(notebook)
@@ -169,4 +196,6 @@ def test_a_failed_notebook_is_one_line(tmp_path):
 
 def test_a_dead_kernel_is_told_from_the_log(tmp_path):
     (tmp_path / "04_grpo.log").write_text("working\nDeadKernelError: Kernel died\n\n")
-    assert failure(tmp_path / "04_grpo.ipynb").startswith("04_grpo failed: DeadKernelError: Kernel died (")
+    assert failure(tmp_path / "04_grpo.ipynb").startswith(
+        "04_grpo failed: DeadKernelError: Kernel died ("
+    )

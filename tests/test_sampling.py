@@ -1,17 +1,19 @@
-"""The sampler against plain transformers: greedy tokens, log-probabilities, the distribution of samples, resuming."""
+"""The sampler against plain transformers: greedy tokens, log-probabilities, the distribution of
+samples, resuming.
+"""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from tiny import CONFIGS, WORDS, tiny_model, tiny_policy, word_tokenizer
 
-from lib import decoding, sampling
-from lib.decoding import Cache, choose, decode, uniform_draws
-from lib.models import load_policy, make_policy
+from lib.engine import decoding, sampling
+from lib.engine.decoding import Cache, choose, decode, uniform_draws
+from lib.engine.models import load_policy, make_policy
+from lib.engine.sampling import greedy, sample, score
 from lib.prompts import direct, render
-from lib.sampling import greedy, sample, score
+from tests.tiny import CONFIGS, WORDS, tiny_model, tiny_policy, word_tokenizer
 
 QUESTIONS = pd.DataFrame({
     "question_id": [f"q{i}" for i in range(6)],
@@ -46,7 +48,9 @@ def test_greedy_tokens_are_those_of_generate(policy):
     ours = {d["index"]: d for d in decode(policy, prompts, lambda i: None, 12, rows=8)}
     for i, prompt in enumerate(prompts):
         ids = torch.tensor([prompt])
-        plain = policy.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
+        plain = policy.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12
+        )
         assert ours[i]["ids"][0] == plain[0, len(prompt) :].tolist()
         assert ours[i]["finish"] == ["stop" if int(plain[0, -1]) in policy.stops else "length"]
 
@@ -56,17 +60,25 @@ def test_logprobs_of_samples_are_those_of_the_rows_alone(policy):
     drawn = decode(policy, prompts, lambda i: uniform_draws(0, str(i), 9, 7), 7, rows=16)
     for done in drawn:
         for ids, logprob in zip(done["ids"], done["logprob"], strict=True):
-            assert logprob == pytest.approx(plain_logprob(policy, prompts[done["index"]], ids), abs=1e-4)
+            assert logprob == pytest.approx(
+                plain_logprob(policy, prompts[done["index"]], ids), abs=1e-4
+            )
             assert len(ids) == 7 or ids[-1] in policy.stops
 
 
-@pytest.mark.parametrize(("size", "slots", "columns"), [(1, 1, 1), (3, 1, 1), (3, 9, 99), (16, 1, 1), (64, 2, 40)])
-def test_a_cache_of_any_size_that_grows_gives_the_same_answers(llama, monkeypatch, size, slots, columns):
+@pytest.mark.parametrize(
+    ("size", "slots", "columns"), [(1, 1, 1), (3, 1, 1), (3, 9, 99), (16, 1, 1), (64, 2, 40)]
+)
+def test_a_cache_of_any_size_that_grows_gives_the_same_answers(
+    llama, monkeypatch, size, slots, columns
+):
     """Families split, end, change slots and reuse columns; only memory and speed may change."""
     prompts = [render(llama.tokenizer, direct(q)) for q in QUESTIONS["question"]]
 
     def answers():
-        drawn = decode(llama, prompts, lambda i: uniform_draws(1, str(i), 40, 8), 8, rows=60, entropies=True)
+        drawn = decode(
+            llama, prompts, lambda i: uniform_draws(1, str(i), 40, 8), 8, rows=60, entropies=True
+        )
         return sorted(drawn, key=lambda done: done["index"])
 
     usual = answers()
@@ -77,7 +89,9 @@ def test_a_cache_of_any_size_that_grows_gives_the_same_answers(llama, monkeypatc
             np.testing.assert_allclose(ours[key], theirs[key], atol=1e-4)
     for done in usual:
         for ids, logprob in list(zip(done["ids"], done["logprob"], strict=True))[::8]:
-            assert logprob == pytest.approx(plain_logprob(llama, prompts[done["index"]], ids), abs=1e-4)
+            assert logprob == pytest.approx(
+                plain_logprob(llama, prompts[done["index"]], ids), abs=1e-4
+            )
 
 
 def test_entropies_are_those_of_the_rows_alone(llama):
@@ -85,7 +99,9 @@ def test_entropies_are_those_of_the_rows_alone(llama):
     for done in decode(llama, prompts, lambda i: uniform_draws(2, str(i), 3, 5), 5, entropies=True):
         prompt = prompts[done["index"]]
         for ids, entropy in zip(done["ids"], done["entropy"], strict=True):
-            logits = llama.model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+            logits = llama.model(input_ids=torch.tensor([prompt + ids])).logits[
+                0, len(prompt) - 1 : -1
+            ]
             expected = torch.distributions.Categorical(logits=logits).entropy().sum().item()
             assert entropy == pytest.approx(expected, abs=1e-4)
 
@@ -95,7 +111,9 @@ def test_scores_are_those_of_the_rows_alone(policy):
     end = policy.tokenizer.eos_token_id
     assert len(found) == QUESTIONS["answers"].map(len).sum()
     for row, (question, answer) in zip(
-        found.itertuples(), QUESTIONS.explode("answers")[["question", "answers"]].values, strict=True
+        found.itertuples(),
+        QUESTIONS.explode("answers")[["question", "answers"]].values,
+        strict=True,
     ):
         ids = policy.tokenizer(answer, add_special_tokens=False)["input_ids"] + [end]
         prompt = render(policy.tokenizer, direct(question))
@@ -144,7 +162,9 @@ def p_value(counts: dict, probabilities: dict, n: int) -> float:
 
 
 def test_merged_samples_are_distributed_as_independent_ones():
-    """The test has power: the same counts are refused under another temperature and without one branch."""
+    """The test has power: the same counts are refused under another temperature and without one
+    branch.
+    """
     torch.manual_seed(0)
     policy = make_policy(tiny_model(vocabulary=7, spread=0.6, hidden_size=16), word_tokenizer(""))
     prompt, n = [3, 4, 5], 20_000
@@ -200,13 +220,18 @@ def test_an_interrupted_call_goes_on(llama, tmp_path, monkeypatch):
     resumed = sample(llama, QUESTIONS, 4, path=path, **settings)
     pd.testing.assert_frame_equal(resumed, whole, atol=1e-5)
     assert asked == [3] and not log.exists()
-    pd.testing.assert_frame_equal(sample(llama, QUESTIONS, 4, path=path, **settings), pd.read_parquet(path))
+    pd.testing.assert_frame_equal(
+        sample(llama, QUESTIONS, 4, path=path, **settings), pd.read_parquet(path)
+    )
     assert asked == [3]  # finished: nothing is drawn
 
 
 def test_greedy_is_one_answer_a_question(llama):
     frame = greedy(llama, QUESTIONS, max_new_tokens=4)
-    assert frame["question_id"].tolist() == QUESTIONS["question_id"].tolist() and (frame["sample"] == 0).all()
+    assert (
+        frame["question_id"].tolist() == QUESTIONS["question_id"].tolist()
+        and (frame["sample"] == 0).all()
+    )
     assert frame["tokens"].between(1, 4).all() and set(frame["finish"]) <= {"stop", "length"}
 
 
@@ -218,10 +243,16 @@ def test_the_small_model_answers_as_generate_does():
         policy = load_policy(load_profile("laptop"))
     except FileNotFoundError:
         pytest.skip("needs the small model: make weights")
-    texts = ["In which country is the city of Lima?", "What is the capital of France?", "Where is Kyoto?"]
+    texts = [
+        "In which country is the city of Lima?",
+        "What is the capital of France?",
+        "Where is Kyoto?",
+    ]
     prompts = [render(policy.tokenizer, direct(t)) for t in texts]
     ours = {d["index"]: d["ids"][0] for d in decode(policy, prompts, lambda i: None, 16)}
     for i, prompt in enumerate(prompts):
         ids = torch.tensor([prompt])
-        plain = policy.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16)
+        plain = policy.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16
+        )
         assert ours[i] == plain[0, len(prompt) :].tolist()

@@ -13,13 +13,27 @@ from lib.config import ROOT, load_profile
 from lib.runs import STAGES, run_folder
 
 pytestmark = [pytest.mark.smoke, pytest.mark.skipif(not shutil.which("make"), reason="needs make")]
-NAMES = ["accuracy_base", "accuracy_majority", "accuracy_cot", "accuracy_sft", "accuracy_rft", "accuracy_dpo",
-         "accuracy_grpo", "gain_grpo", "repair_rate", "damage_rate"]  # fmt: skip
+NAMES = [
+    "accuracy_base",
+    "accuracy_majority",
+    "accuracy_cot",
+    "accuracy_sft",
+    "accuracy_rft",
+    "accuracy_dpo",
+    "accuracy_grpo",
+    "gain_grpo",
+    "repair_rate",
+    "damage_rate",
+]
 
 
 def make(*words, outputs, **options):
     """Run make with this Python in a clean environment: no outer make's flags, no plotting backend."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "MPLBACKEND", "OUTPUTS"))}
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("MAKE", "MFLAGS", "MPLBACKEND", "OUTPUTS"))
+    }
     clean |= {"OUTPUTS": str(outputs)}
     return subprocess.run(["make", *words, f"PY={sys.executable}"], cwd=ROOT, env=clean, **options)
 
@@ -31,7 +45,9 @@ def outputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(outputs, pytestconfig):
-    """The folder of a fresh smoke run; its progress goes to the terminal while the rest stays captured."""
+    """The folder of a fresh smoke run; its progress goes to the terminal while the rest stays
+    captured.
+    """
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         done = make("smoke", outputs=outputs)
@@ -48,8 +64,10 @@ def test_every_notebook_ran_to_its_end(run):
     for stage in STAGES:
         assert (run / stage / "done.json").exists()
         cells = json.loads((run / f"{stage}.ipynb").read_text())["cells"]
-        text = "".join(out.get("text", "") if isinstance(out.get("text", ""), str) else "".join(out["text"])
-                       for out in cells[-1]["outputs"])  # fmt: skip
+        text = "".join(
+            out.get("text", "") if isinstance(out.get("text", ""), str) else "".join(out["text"])
+            for out in cells[-1]["outputs"]
+        )
         assert len(text.split()) > 5, f"{stage} ends without an answer"
 
 
@@ -58,12 +76,18 @@ def test_summary_holds_the_finding(run):
     shares = [name for name in rows if name.startswith("gain_share_")]
     passes = [name for name in rows if name.startswith("pass_at_")]
     assert shares
-    assert any(name.endswith("_before") for name in passes) and any(name.endswith("_after") for name in passes)
+    assert any(name.endswith("_before") for name in passes) and any(
+        name.endswith("_after") for name in passes
+    )
     for name in NAMES:
         assert name in rows
         if rows[name]["value"] is not None and not name.startswith("gain"):
-            assert 0 <= rows[name]["low"] <= rows[name]["value"] <= rows[name]["high"] <= 1, rows[name]
-    base, grpo, gain = (rows[name]["value"] for name in ("accuracy_base", "accuracy_grpo", "gain_grpo"))
+            assert 0 <= rows[name]["low"] <= rows[name]["value"] <= rows[name]["high"] <= 1, rows[
+                name
+            ]
+    base, grpo, gain = (
+        rows[name]["value"] for name in ("accuracy_base", "accuracy_grpo", "gain_grpo")
+    )
     assert gain == pytest.approx(grpo - base)
     assert all(rows[f"seconds_{stage}"]["value"] > 0 for stage in STAGES)
 

@@ -1,18 +1,22 @@
-"""The packed trie against plain transformers: log-probabilities, entropies and gradients; models that are refused."""
+"""The packed trie against plain transformers: log-probabilities, entropies and gradients; models
+that are refused.
+"""
 
 import random
 from copy import deepcopy
 
 import pytest
 import torch
-from tiny import CONFIGS, tiny_model
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
-from lib.trie import BLOCK, EXACT_FOR, Trie, share_prefixes, use_layouts
+from lib.engine.trie import BLOCK, EXACT_FOR, Trie, share_prefixes, use_layouts
+from tests.tiny import CONFIGS, tiny_model
 
 
 def ragged(groups: int, n: int, seed: int = 0, vocabulary: int = 97):
-    """Prompts padded on the left and answers on the right, as trainers batch them; some answers repeat."""
+    """Prompts padded on the left and answers on the right, as trainers batch them; some answers
+    repeat.
+    """
     draw = random.Random(seed)
     system = [draw.randrange(vocabulary) for _ in range(9)]
     rows = []
@@ -30,9 +34,14 @@ def ragged(groups: int, n: int, seed: int = 0, vocabulary: int = 97):
 
 
 def plain_scores(model, ids, mask, labels, temperature=1.0):
-    """log-probabilities and entropies (B, T - 1) row by row position by position, zero where nothing is scored."""
+    """log-probabilities and entropies (B, T - 1) row by row position by position, zero where
+    nothing is scored.
+    """
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, :-1] / temperature
+    logits = (
+        model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, :-1]
+        / temperature
+    )
     logprobs, scored = logits.log_softmax(-1), labels[:, 1:] != -100
     entropy = -(logprobs.exp() * logprobs).sum(-1)
     return logprobs.gather(-1, ids[:, 1:, None])[..., 0] * scored, entropy * scored
@@ -46,7 +55,9 @@ def test_scores_and_gradients_are_those_of_the_rows_alone(kind, groups, n):
     ids, mask, labels = ragged(groups, n)
     expected, entropy = plain_scores(plain, ids, mask, labels)
     found = shared(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
-    assert (found.log_probs - expected).abs().max() < 1e-4 and (found.entropy - entropy).abs().max() < 1e-4
+    assert (found.log_probs - expected).abs().max() < 1e-4 and (
+        found.entropy - entropy
+    ).abs().max() < 1e-4
     assert torch.equal(found.label_mask, labels[:, 1:] != -100)
     weight = torch.randn_like(expected)
     for scores in (expected, found.log_probs):
@@ -63,7 +74,9 @@ def test_temperature_and_loss():
     found = shared(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
     assert (found.log_probs - expected).abs().max() < 1e-4
     assert torch.allclose(found.loss, -expected.sum() / (labels[:, 1:] != -100).sum(), atol=1e-5)
-    by_tokens = shared(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, num_items_in_batch=7)
+    by_tokens = shared(
+        input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, num_items_in_batch=7
+    )
     assert torch.allclose(by_tokens.loss, -expected.sum() / 7, atol=1e-5)
 
 
@@ -75,7 +88,9 @@ def test_each_distinct_prefix_is_one_node():
 
 def test_blocks_cover_every_node_once_and_see_ancestors_only():
     draw = random.Random(3)
-    rows = [[draw.randrange(3) for _ in range(draw.randint(1, 40))] for _ in range(300)] + [[7] * (3 * BLOCK)]
+    rows = [[draw.randrange(3) for _ in range(draw.randint(1, 40))] for _ in range(300)] + [
+        [7] * (3 * BLOCK)
+    ]
     trie = Trie(rows)
     ancestors = {path[i]: set(path[: i + 1]) for path in trie.nodes for i in range(len(path))}
     stop = 0
@@ -100,11 +115,21 @@ def test_other_calls_are_left_as_they_were():
 
 
 def test_models_that_would_not_be_exact_are_refused():
-    small = dict(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-                 num_key_value_heads=2)  # fmt: skip
-    with pytest.raises(ValueError, match=f"'gemma2' is not among those checked: {', '.join(EXACT_FOR)}"):
+    small = dict(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    with pytest.raises(
+        ValueError, match=f"'gemma2' is not among those checked: {', '.join(EXACT_FOR)}"
+    ):
         use_layouts(AutoModelForCausalLM.from_config(Gemma2Config(**small, head_dim=8)))
     with pytest.raises(ValueError, match="'mistral'"):
         use_layouts(AutoModelForCausalLM.from_config(MistralConfig(**small)))
     with pytest.raises(ValueError, match="sliding window True"):
-        use_layouts(tiny_model("qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=1))
+        use_layouts(
+            tiny_model("qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=1)
+        )

@@ -1,17 +1,19 @@
-"""Train a tiny policy for three steps: run by test_processes under accelerate, as one process and as several.
+"""Train a tiny policy for three steps: run by test_processes under accelerate, as one process and
+as several.
 
-Arguments: folder, and settings of the grpo section as JSON. The file `processes` tells how many there were.
+Arguments: folder, and settings of the grpo section as JSON. The file `processes` tells how many
+there were.
 """
 
 import json
 import sys
 from pathlib import Path
 
-import test_grpo
 from accelerate import PartialState
 
-from lib import grpo
 from lib.config import load_profile
+from lib.training import grpo
+from tests import test_grpo
 
 
 def main() -> None:

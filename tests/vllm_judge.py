@@ -1,4 +1,6 @@
-"""make judge with vLLM itself (make test-vllm): served, found, asked through the client, stopped, killed."""
+"""make judge with vLLM itself (make test-vllm): served, found, asked through the client, stopped,
+killed.
+"""
 
 import os
 import signal
@@ -8,10 +10,10 @@ import time
 
 import pytest
 
-from lib import local_judge
 from lib.config import ROOT, Judge
-from lib.llm import Client
-from lib.models import wheel_weights
+from lib.engine.models import wheel_weights
+from lib.judge import serve as local_judge
+from lib.judge.client import Client
 
 PORT = 8767
 OPTIONS = ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
@@ -19,9 +21,20 @@ OPTIONS = ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill
 
 def start():
     """The small model as a judge; returns once it answers."""
-    arguments = [sys.executable, "-m", "lib.local_judge", "smoke", "--model", str(wheel_weights()), "--port", str(PORT)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "lib.judge.serve",
+        "smoke",
+        "--model",
+        str(wheel_weights()),
+        "--port",
+        str(PORT),
+    ]
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
-    judge = subprocess.Popen([*arguments, *OPTIONS], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    judge = subprocess.Popen(
+        [*arguments, *OPTIONS], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
     while not local_judge.note().exists():
         assert judge.poll() is None, judge.communicate()[1]
         time.sleep(0.5)
@@ -49,8 +62,10 @@ def test_served_found_asked_stopped_and_killed(no_address):
     model, judge = str(wheel_weights()), start()
     try:
         client = Client(Judge(kind="llm", model=model))
-        asked = [[{"role": "user", "content": f"Which is the capital of {country}? One word."}]
-                 for country in ("France", "Italy", "Japan")]  # fmt: skip
+        asked = [
+            [{"role": "user", "content": f"Which is the capital of {country}? One word."}]
+            for country in ("France", "Italy", "Japan")
+        ]
         replies = client.ask(asked, max_tokens=12)
         assert "Paris" in replies[0] and "Rome" in replies[1] and "Tokyo" in replies[2]
         assert local_judge.stop_running().endswith("is stopped")

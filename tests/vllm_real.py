@@ -1,4 +1,6 @@
-"""vLLM itself, in an environment of its own (make test-vllm): in this process and as a server, against the engine."""
+"""vLLM itself, in an environment of its own (make test-vllm): in this process and as a server,
+against the engine.
+"""
 
 import os
 import subprocess
@@ -11,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import serving
-from lib.models import load_policy, wheel_weights
-from lib.sampling import greedy, sample
-from lib.serving import serve
+from lib.engine import vllm as serving
+from lib.engine.models import load_policy, wheel_weights
+from lib.engine.sampling import greedy, sample
+from lib.engine.vllm import serve
 
 QUESTIONS = pd.DataFrame({
     "question_id": [f"q{i}" for i in range(4)],
@@ -27,7 +29,9 @@ os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB: two engines at once
 
 @pytest.fixture(scope="module")
 def policy():
-    return load_policy(SimpleNamespace(models={"m": "wheel"}, model="m", threads=None, dtype="float32"))
+    return load_policy(
+        SimpleNamespace(models={"m": "wheel"}, model="m", threads=None, dtype="float32")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +44,23 @@ def served():
 def server(tmp_path_factory):
     """A vLLM server of the same weights on loopback."""
     folder = str(wheel_weights())
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--dtype", "float32",
-               "--max-model-len", "256", "--enforce-eager", "--no-enable-chunked-prefill", "--port", str(PORT),
-               "--host", "127.0.0.1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        folder,
+        "--dtype",
+        "float32",
+        "--max-model-len",
+        "256",
+        "--enforce-eager",
+        "--no-enable-chunked-prefill",
+        "--port",
+        str(PORT),
+        "--host",
+        "127.0.0.1",
+    ]
     log = tmp_path_factory.mktemp("server") / "log"
     with open(log, "w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         try:
@@ -59,7 +77,9 @@ def server(tmp_path_factory):
 
 
 def check(other, policy, tmp_path):
-    """Greedy answers are the engine's; samples have the engine's log-probabilities and its frequencies."""
+    """Greedy answers are the engine's; samples have the engine's log-probabilities and its
+    frequencies.
+    """
     ours, theirs = (greedy(p, QUESTIONS, max_new_tokens=16) for p in (policy, other))
     assert theirs["text"].tolist() == ours["text"].tolist()
     assert np.allclose(theirs["logprob"], ours["logprob"], atol=1e-2)
@@ -71,7 +91,9 @@ def check(other, policy, tmp_path):
     assert len(ended) and (ended["tokens"] <= 16).all()
     mine = sample(policy, QUESTIONS, 64, **settings)
     spread = np.sqrt(drawn["logprob"].var() / 256 + mine["logprob"].var() / 256)
-    assert abs(drawn["logprob"].mean() - mine["logprob"].mean()) < 4 * spread  # the same distribution
+    assert (
+        abs(drawn["logprob"].mean() - mine["logprob"].mean()) < 4 * spread
+    )  # the same distribution
     again = sample(other, QUESTIONS, 64, **settings, path=tmp_path / "samples.parquet")
     pd.testing.assert_frame_equal(again, drawn)
 
@@ -83,7 +105,9 @@ def test_in_this_process(served, policy, tmp_path):
 def test_a_server(server, policy, tmp_path, monkeypatch):
     check(server, policy, tmp_path)
     monkeypatch.setattr(serving.AutoTokenizer, "from_pretrained", lambda *a, **k: policy.tokenizer)
-    monkeypatch.setattr(serving.GenerationConfig, "from_pretrained", lambda *a, **k: policy.model.generation_config)
+    monkeypatch.setattr(
+        serving.GenerationConfig, "from_pretrained", lambda *a, **k: policy.model.generation_config
+    )
     with pytest.raises(LookupError, match="serves .*, not some/model"):
         serve("some/model", base_url=f"http://127.0.0.1:{PORT}/v1")
     with pytest.raises(ConnectionError, match="no server answers"):

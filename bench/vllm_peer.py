@@ -1,0 +1,32 @@
+"""vLLM's side of the bench, in its own environment: loads once, then draws each time a line comes
+in.
+
+Reads one JSON line, {prompts, n, length}; for each further line draws the samples and prints the
+seconds taken.
+"""
+
+import json
+import os
+import sys
+import time
+
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
+
+from lib.engine.models import wheel_weights  # noqa: E402  vLLM reads its environment when it is imported
+from lib.engine.vllm import serve  # noqa: E402
+
+
+def main() -> None:
+    given = json.loads(sys.stdin.readline())
+    policy = serve(str(wheel_weights()), dtype="float32", max_length=256)
+    names = [str(i) for i in range(len(given["prompts"]))]
+    for seed, _ in enumerate(sys.stdin):
+        began = time.perf_counter()
+        drawn = list(policy.decode(given["prompts"], names, given["n"], seed, given["length"]))
+        assert all(len(one["ids"]) == given["n"] for one in drawn)
+        print(f"SECONDS {time.perf_counter() - began}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Faults of data and numbers: files that are not as described, planted leaks, secrets, intervals
+and tests.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+
+from faults.outages import cases_file, command
+from faults.staging import KEY, honest, row, served
+from lib import metrics
+from lib.config import ROOT, load_profile
+from lib.questions import sources
+from lib.runs import manifest
+from tests.loopback import failure
+
+
+def data_drifts():
+    """Eight drifts of a benchmark's or user's file: each is refused with column or row; the sound
+    files pass.
+    """
+    nq = pd.DataFrame(
+        {"question": ["where is rome", "where is lima"], "answer": [["Italy"], ["Peru"]]}
+    )
+    trivia = pd.DataFrame(
+        {"question": ["Where is Rome?"], "answer": [{"aliases": ["Italy"], "value": "Italy"}]}
+    )
+    pop = pd.DataFrame(
+        {
+            "question": ["Where is Rome?"],
+            "possible_answers": ['["Italy"]'],
+            "subj": ["Rome"],
+            "prop": ["country"],
+            "s_pop": [1],
+        }
+    )
+    mine = pd.DataFrame(
+        {"question_id": ["1", "2"], "question": ["x y", "z y"], "answers": ["a", "b"]}
+    )
+    sound = {"nq": nq, "triviaqa": trivia, "popqa": pop, "mine": mine}
+    drifts = {
+        "renamed column": ("nq", nq.rename(columns={"answer": "answers"}), "answer"),
+        "answers as a string": ("nq", nq.assign(answer=["Italy", "Peru"]), "answer"),
+        "no aliases": ("triviaqa", trivia.assign(answer=[{"value": "Italy"}]), "aliases"),
+        "aliases as a string": (
+            "triviaqa",
+            trivia.assign(answer=[{"aliases": "Italy"}]),
+            "aliases",
+        ),
+        "answers no JSON": ("popqa", pop.assign(possible_answers=["['Italy']"]), "answers"),
+        "empty answers": ("nq", nq.assign(answer=[["Italy"], []]), "row 1"),
+        "an id twice": ("mine", mine.assign(question_id=["1", "1"]), "question_id"),
+        "another row count": ("hub", nq, "2 rows instead of 87925"),
+    }
+    told, alarms = {}, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (kind, frame, words) in drifts.items():
+            line = _read(kind, frame, Path(folder))
+            told[name] = line is not None and words in line and "\n" not in line
+        alarms = sum(_read(kind, frame, Path(folder)) is not None for kind, frame in sound.items())
+    missed = [name for name, noticed in told.items() if not noticed]
+    return row(
+        len(drifts),
+        len(drifts) - len(missed),
+        false_positives=alarms,
+        note=f"missed: {missed}" if missed else "",
+    )
+
+
+def _read(kind: str, frame: pd.DataFrame, folder: Path) -> str | None:
+    """What the reader of a benchmark (or of a user's file) says against the rows, None when it
+    takes them.
+    """
+    try:
+        if kind == "mine":
+            frame.to_parquet(folder / "mine.parquet")
+            sources.read_file(folder / "mine.parquet")
+        elif kind == "hub":
+            with patch.object(sources, "_from_hub", lambda *where: frame):
+                sources.read_benchmark("nq")
+        else:
+            _, _, place, _, counts = sources.HUB[kind]
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            for split in counts:
+                frame.to_parquet(folder / place / f"{split}.parquet")
+            sources.read_benchmark(kind, str(folder))
+    except sources.TableError as error:
+        return str(error)
+    return None
+
+
+def planted_leaks():
+    """Leaks planted in a training set of atlas: paraphrases, other names, reversed relations;
+    recall of dedup.
+    """
+    from lib.dedup.contained import candidates, judge_rule
+    from lib.questions.atlas import WORDINGS, all_facts
+    from lib.questions.splits import complete
+
+    settings = load_profile("laptop").dedup
+    facts = all_facts(["city_country", "country_capital", "capital_country"], 300).sample(
+        frac=1, random_state=0
+    )
+    capitals = facts[facts["relation"] == "country_capital"]
+    cities = facts[facts["relation"] == "city_country"]
+    named = cities[cities["other"].notna()].head(60)
+
+    def asked(rows, which, subject="spoken", tag=""):
+        text = [
+            WORDINGS[r][which].format(s)
+            for r, s in zip(rows["relation"], rows[subject], strict=True)
+        ]
+        ids = rows["question_id"] + tag
+        return rows.assign(
+            question=text,
+            question_id=ids,
+            subject=rows["subject"] if subject == "spoken" else rows[subject],
+        )
+
+    turned = facts[facts["relation"] == "capital_country"]
+    sides = {
+        "paraphrase": (asked(cities.tail(60), 0), asked(cities.tail(60), 1, tag="-2")),
+        "other name": (asked(named, 0), asked(named, 0, "other", "-2")),
+        "reversed": (asked(capitals, 0), asked(turned, 0)),
+    }
+    rows, rest = {}, asked(cities.iloc[60:200], 0, tag="-rest")
+    for name, (test, leaks) in sides.items():
+        if name == "reversed":  # the pairs that know each other
+            known = {f: i for f, i in zip(test["fact"], test["question_id"], strict=True)}
+            pairs = {
+                (known[g], i)
+                for i, gives in zip(leaks["question_id"], leaks["gives"], strict=True)
+                for g in gives
+                if g in known
+            }
+        else:
+            pairs = set(zip(test["question_id"], leaks["question_id"], strict=True))
+        also = {
+            name for names in test["names"] for name in names
+        }  # Bao'an is another name of Shenzhen, and a place in it
+        clean = rest[~rest["fact"].isin(set(test["fact"])) & ~rest["subject"].isin(also)]
+        test, train = complete(test, "atlas"), complete(pd.concat([leaks, clean]), "atlas")
+        found = candidates(train, test, settings.neighbours, settings.similarity)
+        near = set(found[["test_id", "train_id"]].itertuples(index=False, name=None))
+        judged = judge_rule(found, pd.concat([test, train], ignore_index=True))
+        called = judged.loc[judged["is_contained"], ["test_id", "train_id"]]
+        called = set(called.itertuples(index=False, name=None))
+        wrong = sum(train_id.endswith("-rest") for _, train_id in called)
+        recalls = len(pairs & near) / len(pairs), len(pairs & called) / len(pairs)
+        told = "recall of the blocker {:.3f}, with the rule judge {:.3f}".format(*recalls)
+        rows[f"leak: {name}"] = row(
+            len(pairs),
+            len(pairs & called),
+            len(pairs - called),
+            wrong,
+            note=told,
+            ok=len(pairs & near) >= 0.99 * len(pairs) and not wrong,
+        )
+    return rows
+
+
+def secrets():
+    """The key, which the server gets and quotes in a refusal, stands in no output, file, manifest
+    or traceback.
+    """
+    places = {}
+    for name, script in {
+        "served": honest,
+        "refused": lambda b, a: failure(401, "x", f"bad key {KEY}"),
+    }.items():
+        with served(script) as (server, folder, settings):
+            cases_file(folder / "cases.csv", 5)
+            places |= {
+                f"{name}: {what}": text
+                for what, text in zip(
+                    ("stdout", "stderr"), command(folder, server.url).communicate(), strict=True
+                )
+            }
+            places |= {f"{name}: {p.name}": p.read_text() for p in folder.rglob("*") if p.is_file()}
+            code = (
+                "import sys; from lib.config import Judge; from lib.judge.client import Client; "
+                "from lib.judge.model import messages; "
+                "client = Client(Judge(kind='llm', model='m', base_url=sys.argv[1]), cache=sys.argv[2]); "
+                "client.ask([messages('q', ['a'], 'a')])"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", code, server.url, str(folder / "other.jsonl")],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+            )
+            places[f"{name}: traceback"] = done.stdout + done.stderr
+            places[f"{name}: manifest"] = json.dumps(manifest())
+            places[f"{name}: settings"] = repr(settings)
+            got = f"bearer {KEY}" in server.auth
+        places |= {} if got else {f"{name}: the server got no key": KEY}
+    leaks = [name for name, text in places.items() if KEY in text]
+    traced = "Traceback" in places["refused: traceback"]
+    return row(
+        len(places),
+        len(places) - len(leaks),
+        lost=len(leaks),
+        note=f"leaks: {leaks}" if leaks else "",
+        ok=not leaks and traced,
+    )
+
+
+def coverage():
+    """Share of simulated experiments whose 95 % interval holds the truth: 93 to 97 %, for each kind
+    of interval.
+    """
+    rng, hit = (
+        np.random.default_rng(0),
+        {"Wilson": [], "accuracy of samples": [], "gain": [], "bootstrap mean": []},
+    )
+    for _ in range(4000):
+        p = rng.uniform(0.05, 0.95)
+        low, high = metrics.wilson(rng.binomial(100, p), 100)
+        hit["Wilson"].append(low <= p <= high)
+    for i in range(800):
+        ability = rng.beta(
+            1, 2, 200
+        )  # mean 1/3: questions differ, their samples are not independent
+        frame = pd.DataFrame(
+            {
+                "question_id": np.repeat(np.arange(200), 4),
+                "correct": rng.random(800) < ability.repeat(4),
+            }
+        )
+        found = metrics.accuracy(frame, n_boot=1000, seed=i)
+        hit["accuracy of samples"].append(found["low"] <= 1 / 3 <= found["high"])
+        sides = [
+            pd.DataFrame(
+                {
+                    "question_id": range(200),
+                    "correct": rng.random(200) < np.minimum(ability + lift, 1),
+                }
+            )
+            for lift in (0.0, 0.1)
+        ]
+        truth = 0.1 - _beyond(0.9)
+        found = metrics.gain(*sides, n_boot=1000, seed=i)
+        hit["gain"].append(found["low"] <= truth <= found["high"])
+        low, high = metrics.bootstrap(rng.exponential(1.0, 200), n_boot=1000, seed=i)
+        hit["bootstrap mean"].append(low <= 1.0 <= high)
+    return {
+        f"coverage: {name}": row(
+            len(inside),
+            sum(inside),
+            lost=0,
+            ok=0.93 <= np.mean(inside) <= 0.97,
+            note=f"{np.mean(inside):.1%} hold the truth",
+        )
+        for name, inside in hit.items()
+    }
+
+
+def _beyond(edge: float) -> float:
+    """What a lift of 0.1 loses at 1 for abilities from beta(1, 2): the integral of (x - edge) 2 (1
+    - x) above it.
+    """
+    return (1 - edge) ** 3 / 3
+
+
+def false_alarms():
+    """Type-I errors at 5 % of the paired tests on simulated data without any effect: at most 6 %."""
+    rng, alarms = np.random.default_rng(1), {"McNemar": [], "permutation": []}
+    for i in range(2000):
+        ability = rng.beta(1, 2, 100)
+        before, after = (rng.random(100) < ability for _ in range(2))
+        alarms["McNemar"].append(metrics.mcnemar(before, after) < 0.05)
+        if i < 1500:
+            shares = [rng.binomial(8, ability) / 8 for _ in range(2)]
+            alarms["permutation"].append(
+                metrics.paired_permutation(*shares, seed=i, n_perm=400) < 0.05
+            )
+    return {
+        f"type-I error: {name}": row(
+            len(found),
+            len(found) - sum(found),
+            false_positives=sum(found),
+            ok=np.mean(found) <= 0.06,
+            note=f"{np.mean(found):.1%} false alarms",
+        )
+        for name, found in alarms.items()
+    }
+
+
+FAULTS = (data_drifts, planted_leaks, secrets, coverage, false_alarms)

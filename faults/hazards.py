@@ -1,0 +1,274 @@
+"""Faults of training and tokenizers, on a tiny model: numbers that are not finite, traps, pickles."""
+
+import contextlib
+import copy
+import os
+import pickle
+import tempfile
+import warnings
+from pathlib import Path
+from unittest.mock import patch
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+from faults.staging import row
+from lib.config import load_profile
+from lib.engine.decoding import decode
+from lib.engine.models import load_policy, locate, make_policy
+from lib.engine.sampling import answer_logprobs
+from lib.prompts import DIRECT, direct, render
+from lib.training import grpo
+
+WORDS = f"{DIRECT} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(
+    ".", " ."
+)
+TEMPLATE = (
+    "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
+    "{% if add_generation_prompt %}<s> assistant {% endif %}"
+)
+ASKED = pd.DataFrame(
+    {
+        "question_id": ["a", "b", "c"],
+        "question": ["where is Rome", "where is Lima", "where is Bern"],
+        "answers": [["Italy"], ["Peru"], ["Switzerland"]],
+    }
+)
+
+
+def tiny():
+    """A random policy of two layers over whole words, in float32."""
+    known = ["[UNK]", "<s>", "</s>", *dict.fromkeys(WORDS.split())]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="</s>",
+        pad_token="</s>",
+        unk_token="[UNK]",
+        additional_special_tokens=["<s>"],
+        chat_template=TEMPLATE,
+    )
+    torch.manual_seed(0)
+    model = (
+        AutoModelForCausalLM.from_config(
+            LlamaConfig(
+                vocab_size=len(known),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=64,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=2,
+                tie_word_embeddings=True,
+            )
+        )
+        .float()
+        .eval()
+    )
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    return make_policy(model, tokenizer)
+
+
+def trained(folder: Path, policy=None, steps: int = 3, judge=None):
+    """The model after a tiny GRPO training into `folder`; `judge` takes the place of the profile's."""
+    profile, policy = load_profile("laptop"), policy or tiny()
+    settings = dict(
+        questions_per_step=2,
+        num_generations=4,
+        micro_batch=8,
+        learning_rate=0.01,
+        steps=steps,
+        evaluate_every=9,
+        save_every=1,
+        skip_zero_variance=False,
+    )
+    update = {
+        "grpo": profile.grpo.model_copy(update=settings),
+        "sampling": profile.sampling.model_copy(update={"max_new_tokens": 3}),
+    }
+    # a reward by position, so that every group has a signal
+    judge = judge or (
+        lambda questions, answers, texts: [float(i % 4 == 0) for i in range(len(texts))]
+    )
+    with patch.object(grpo, "make_reward", lambda settings: judge), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        grpo.train_grpo(
+            profile.model_copy(update=update), ASKED, ASKED.head(0), folder, 0, steps, (), policy
+        )
+    return policy.model
+
+
+def poisoned_training():
+    """NaN and infinity in reward, log-probability and gradient: the run stops before an update,
+    weights are finite.
+    """
+    base = [float(i % 4 == 0) for i in range(8)]
+
+    def rewards(value):
+        return lambda questions, answers, texts: [value, *base[1:]]
+
+    def poison(value):
+        real = grpo.SharedPrefixGRPO._get_per_token_logps_and_entropies
+
+        def scored(self, *args, **kwargs):
+            logps, *rest = real(self, *args, **kwargs)
+            return (logps * value, *rest)
+
+        return patch.object(grpo.SharedPrefixGRPO, "_get_per_token_logps_and_entropies", scored)
+
+    rows = {}
+    for name in (
+        "reward NaN",
+        "reward inf",
+        "log-probability NaN",
+        "log-probability inf",
+        "gradient NaN",
+        "gradient inf",
+    ):
+        what, _, kind = name.partition(" ")
+        value, policy, stop = float(kind), tiny(), ""
+        before = copy.deepcopy(policy.model.state_dict())
+        if what == "gradient":
+            next(iter(policy.model.model.layers)).mlp.up_proj.weight.register_hook(
+                lambda g, value=value: g * value
+            )
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            poison(value if what.startswith("log") else 1.0),
+        ):
+            try:
+                trained(
+                    Path(folder) / "run", policy, judge=rewards(value) if what == "reward" else None
+                )
+            except (FloatingPointError, ValueError) as error:
+                stop = str(error)
+        after = policy.model.state_dict()
+        finite = all(bool(w.isfinite().all()) for w in after.values())
+        moved = any(not torch.equal(w, before[k].to(w)) for k, w in after.items())
+        told = stop or f"training went on, weights {'moved' if moved else 'stood still'}"
+        rows[f"{what} {kind}"] = row(1, bool(stop) and not moved, lost=not finite, note=told[:100])
+    return rows
+
+
+def tokenizer_traps():
+    """Seven traps. Right: no pad token, pad = end, two end tokens. Refused: no template, double
+    BOS, no end token, a prompt too long."""
+    policy, asked = tiny(), direct("where is Rome")
+    prompt = render(policy.tokenizer, asked)
+    plain = answer_logprobs(policy, [(prompt, [5, 2])])
+    right, refused = {}, {}
+
+    def fresh(**changes):
+        other = copy.deepcopy(policy.tokenizer)
+        for name, value in changes.items():
+            setattr(other, name, value)
+        return other
+
+    # the padding of a shorter prompt beside a longer one must change nothing
+    for name, changes in {"no pad token": {"pad_token": None}, "pad = end": {}}.items():
+        other = make_policy(copy.deepcopy(policy.model), fresh(**changes))
+        both = answer_logprobs(other, [(prompt, [5, 2]), (prompt + prompt, [5, 2])])
+        right[name] = other.tokenizer.pad_token == "</s>" and abs(both[0] - plain[0]) < 1e-5
+    model = copy.deepcopy(policy.model)
+    model.generation_config.eos_token_id = [2, 9]
+    right["two end tokens"] = make_policy(model, fresh()).stops == {2, 9}
+    endless = copy.deepcopy(policy.model)
+    endless.generation_config.eos_token_id = None
+    attempts = {
+        "no template": (lambda: render(fresh(chat_template=None), asked), "no chat template"),
+        "double BOS": (
+            lambda: render(fresh(bos_token="<s>", chat_template=f"<s> {TEMPLATE}"), asked),
+            "begins with",
+        ),
+        "no end token": (
+            lambda: make_policy(endless, fresh(eos_token=None, pad_token=None)),
+            "no end-of-text token",
+        ),
+        "prompt too long": (
+            lambda: list(decode(policy, [prompt * 9], lambda i: None, 3)),
+            "do not fit",
+        ),
+    }
+    for name, (attempt, words) in attempts.items():
+        try:
+            attempt()
+        except ValueError as error:
+            refused[name] = words in str(error)
+    done = [name for name, fine in (right | refused).items() if fine]
+    return row(7, len(done), note=f"{sum(right.values())} right, {sum(refused.values())} refused")
+
+
+class Bomb:
+    """A pickle that makes a file when it is opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def malicious_pickles():
+    """Pickles in place of weights, and in a run's own checkpoint: refused, none runs; the honest
+    control does run.
+    """
+    rows = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder, fired = Path(name), Path(name) / "fired"
+        policy = tiny()
+        foreign = folder / "foreign"
+        policy.model.save_pretrained(foreign)
+        policy.tokenizer.save_pretrained(foreign)
+        (foreign / "model.safetensors").unlink()
+        (foreign / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(fired)))
+        refused = 0
+        for attempt in (
+            lambda: locate(str(foreign)),
+            lambda: load_policy(load_profile("laptop"), foreign),
+        ):
+            try:
+                attempt()
+            except (OSError, ValueError):
+                refused += 1
+        rows["pickle as weights"] = row(
+            2, refused, lost=fired.exists(), note="refused: safetensors only"
+        )
+        work = folder / "run"
+        stopped = patch.object(grpo.Evaluation, "on_pre_optimizer_step", _stop_at(3))
+        with stopped, contextlib.suppress(KeyboardInterrupt):
+            trained(work, steps=3)
+        checkpoints, line = sorted((work / "work").glob("checkpoint-*")), ""
+        weights = load_file(checkpoints[-1] / "model.safetensors")
+        for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
+            (checkpoints[-1] / part).write_bytes(pickle.dumps(Bomb(fired)))
+        try:
+            trained(work, steps=3)
+        except Exception as error:
+            line = f"{type(error).__name__}: {error}"
+        kept = load_file(checkpoints[-1] / "model.safetensors")
+        same = all(torch.equal(weights[k], kept[k]) for k in weights)
+        rows["pickle in a checkpoint"] = row(
+            1, bool(line) and not fired.exists(), lost=not same, note=" ".join(line.split())[:80]
+        )
+        pickle.loads(pickle.dumps(Bomb(fired)))
+        rows["pickle in a checkpoint"]["ok"] &= fired.exists()  # it would have run
+    return rows
+
+
+def _stop_at(step: int):
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step + 1 == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+FAULTS = (poisoned_training, tokenizer_traps, malicious_pickles)

@@ -1,0 +1,360 @@
+"""Faults of calls and their cache: storms, hangs, refusals, kill -9, damage, two writers, a full
+disk.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+
+from faults.staging import KEY, QUICK, believer, honest, row, says, served
+from lib.config import ROOT
+from lib.judge.cache import Cache
+from lib.judge.client import CallsStopped, Client, cache_key
+from tests.loopback import failure
+
+
+def storm():
+    """2,000 calls while half of the tries get 429 and a fifth 500: every call answered once, none
+    lost or doubled.
+    """
+
+    def script(body, attempt):
+        text = body["messages"][-1]["content"]
+        fate = crc32(f"{text} {attempt}".encode()) % 10
+        if fate < 7:
+            return failure(
+                429 if fate < 5 else 500, **({"retry-after": "0.05"} if fate == 0 else {})
+            )
+        return f"re {text}"
+
+    with served(script, concurrency=64) as (server, folder, settings):
+        client = Client(settings, cache=folder / "llm.jsonl", **QUICK | {"patience": 300})
+        texts = [f"call {i}" for i in range(2000)]
+        replies = client.ask([says(t) for t in texts])
+        kept = (folder / "llm.jsonl").read_bytes().splitlines()
+        right = sum(r == f"re {t}" for r, t in zip(replies, texts, strict=True))
+        tries = sum(server.seen.values())
+    doubled = len(kept) - 2000
+    return row(
+        2000,
+        right,
+        lost=2000 - right,
+        ok=right == 2000 and doubled == 0 and len(server.seen) == 2000,
+        note=f"{tries} tries, {client.counts['retries']} retries, {doubled} doubled",
+    )
+
+
+def hangs():
+    """A server that does not answer 20 calls at first: each ends by the time limit and is asked
+    again.
+    """
+
+    async def script(body, attempt):
+        await asyncio.sleep(30 if attempt == 1 else 0)
+        return "1.0"
+
+    with served(script) as (server, folder, settings):
+        client = Client(settings, cache=folder / "llm.jsonl", **QUICK | {"timeout": 0.5})
+        began = time.monotonic()
+        replies = client.ask([says(str(i)) for i in range(20)])
+        spent = time.monotonic() - began
+    return row(
+        20,
+        sum(n == 2 for n in server.seen.values()),
+        lost=sum(r != "1.0" for r in replies),
+        note=f"{spent:.1f} s at a limit of 0.5 s a try",
+        ok=replies == ["1.0"] * 20 and spent < 10,
+    )
+
+
+def refusals():
+    """Wrong key, spent quota, a refused request, a model that is not served, no server, a spent
+    budget: one line each.
+
+    Detected: the run stops with a line that says why, at the first refused call; what was answered
+    before is kept.
+    """
+    kinds = {
+        "wrong key": (
+            failure(401, "invalid_api_key", f"Incorrect API key provided: {KEY}"),
+            "check OPENAI_API_KEY",
+        ),
+        "no quota": (failure(429, "insufficient_quota"), "quota is spent"),
+        "bad request": (failure(400), "check the request"),
+    }
+    rows = {}
+    for name, (answer, words) in kinds.items():
+        with served(
+            lambda b, a, x=answer: "1.0" if says("0") == b["messages"] else x, concurrency=1
+        ) as at:
+            rows[name] = stopped(at, words, kept=1, most=2)
+    with served(believer, models=["other"]) as at:
+        rows["model that is not served"] = stopped(
+            at, "is not served there; it serves other", kept=0, most=0
+        )
+    with served(believer, max_calls=7) as at:
+        rows["spent budget"] = stopped(
+            at, "7 calls used, the most that judge.max_calls = 7 allows", kept=7, most=7
+        )
+    with served(believer) as (_, folder, settings):
+        gone = settings.model_copy(update={"base_url": "http://127.0.0.1:9/v1"})
+        rows["no server"] = stopped((None, folder, gone), "does not answer", kept=0, most=0)
+    return rows
+
+
+def stopped(at, words: str, kept: int, most: int) -> dict:
+    """The row of a stop: 20 calls end in one line with `words`, after at most `most` requests,
+    `kept` replies kept.
+    """
+    server, folder, settings = at
+    client, line, began = (
+        Client(settings, cache=folder / "llm.jsonl", **QUICK),
+        "",
+        time.monotonic(),
+    )
+    try:
+        client.ask([says(str(i)) for i in range(20)])
+    except CallsStopped as stop:
+        line = str(stop)
+    asked = sum(server.seen.values()) if server else 0
+    right = (
+        words in line
+        and "\n" not in line
+        and KEY not in line
+        and asked <= most
+        and time.monotonic() - began < 10
+    )
+    kept -= len(Cache(folder / "llm.jsonl").replies)
+    return row(1, right, lost=kept, note=line.replace(str(server and server.url), "URL"))
+
+
+def cases_file(path: Path, n: int) -> Path:
+    """A file of n cases for the judging command, half of them right; a third needs a control."""
+    right = [f"Item {i}" if i % 2 else f"Other {i}" for i in range(n)]
+    text = [f"{r} indeed" if i % 3 == 0 else r for i, r in enumerate(right)]
+    frame = pd.DataFrame(
+        {
+            "question": [f"Which is number {i}?" for i in range(n)],
+            "answers": [f"Item {i}" for i in range(n)],
+            "prediction": text,
+        }
+    )
+    frame.to_csv(path, index=False)
+    return path
+
+
+def command(folder: Path, url: str, before: str = "", output: str = "out.csv"):
+    """The judging command on cases.csv as a process; `before` is shell that comes first (limits)."""
+    line = [
+        sys.executable,
+        "-m",
+        "lib.judge.grading",
+        folder / "cases.csv",
+        folder / output,
+        "--judge",
+        "llm",
+        "--model",
+        "m",
+        "--base-url",
+        url,
+        "--concurrency",
+        "8",
+    ]
+    line = ["bash", "-c", f'{before} exec "$@"', "-", *line] if before else line
+    return subprocess.Popen(
+        list(map(str, line)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def kills(times: int = 20, n: int = 600):
+    """kill -9 of the judging command at random points, each time run again: the table is that of an
+    unbroken run.
+
+    Lost: replies that the server had sent and the cache lacks, beyond the 8 in flight.
+    """
+    rng, state = np.random.default_rng(0), {"left": None, "process": None}
+
+    async def script(body, attempt):
+        await asyncio.sleep(0.005)
+        if state["left"] is not None:
+            state["left"] -= 1
+            if state["left"] == 0:
+                state["process"].kill()
+        return honest(body, attempt)
+
+    with served(script) as (server, folder, _):
+        cases_file(folder / "cases.csv", n)
+        killed = lost = again = 0
+        for _ in range(times):
+            state["left"], state["process"] = int(rng.integers(5, 35)), command(folder, server.url)
+            state["process"].communicate()
+            killed += state["process"].returncode == -signal.SIGKILL
+            kept = len(Cache(folder / "cache" / "llm.jsonl").replies)
+            again = sum(server.seen.values()) - kept
+            lost = max(lost, again - 8 * killed)
+        state["left"] = None
+        told, wrong = command(folder, server.url).communicate()
+        asked, broken = len(server.seen), (folder / "out.csv").read_bytes()
+        (folder / "cache" / "llm.jsonl").unlink()
+        command(folder, server.url, output="whole.csv").communicate()
+        same = broken == (folder / "whole.csv").read_bytes()
+        right = pd.read_csv(folder / "whole.csv")["correct"].sum() == n // 2
+    note = f"{n} predictions, {asked} calls, {again} sent again; table {'byte-identical' if same else 'DIFFERS'}"
+    ok = killed == times and lost <= 0 and same and right and not wrong
+    return row(times, killed, lost=max(lost, 0), ok=ok, note=note)
+
+
+def damaged_cache():
+    """A cache with flipped, zeroed, torn and foreign lines: these are asked again, all others are
+    kept.
+    """
+    with served(lambda b, a: f"re {b['messages'][-1]['content']}") as (server, folder, settings):
+        path, batch = folder / "llm.jsonl", [says(f"{i}") for i in range(1000)]
+        whole = Client(settings, cache=path, **QUICK).ask(batch)
+        lines, rng = path.read_bytes().splitlines(keepends=True), np.random.default_rng(0)
+        chosen = rng.choice(999, 90, replace=False)
+        for k, i in enumerate(chosen):
+            line = bytearray(lines[i])
+            if k % 3 == 0:
+                line[rng.integers(0, len(line) - 1)] ^= 1 << int(rng.integers(0, 7))
+            elif k % 3 == 1:
+                line[:-1] = bytes(len(line) - 1)
+            else:
+                line = bytearray(b'{"key": "x", "reply": "1.0"}\n')
+            lines[i] = bytes(line)
+        lines[-1] = lines[-1][:-7]  # torn by a kill
+        path.write_bytes(b"".join(lines))
+        cache = Cache(path)
+        replies, asked = {k: v for k, v in cache.replies.items()}, len(server.order)
+        client = Client(settings, cache=path, **QUICK)
+        again = client.ask(batch)
+        sent = len(server.order) - asked
+        believed = sum(a != b for a, b in zip(whole, again, strict=True))
+    kept = len(replies)
+    note = f"{kept} of 1,000 kept, {sent} asked again"
+    return row(91, sent, lost=1000 - 91 - kept, false_positives=believed, note=note)
+
+
+def two_writers():
+    """Two processes add 5,000 replies each to one cache: all 10,000 are there, none damaged."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "llm.jsonl"
+        code = (
+            "import sys; from lib.judge.cache import Cache; cache = Cache(sys.argv[1]); "
+            "[cache.add(f'{sys.argv[2]}{i}', 'x' * (i % 99)) for i in range(5000)]; cache.flush()"
+        )
+        run = [
+            subprocess.Popen([sys.executable, "-c", code, str(path), name], cwd=ROOT)
+            for name in "ab"
+        ]
+        codes = [process.wait() for process in run]
+        cache = Cache(path)
+        names = [name for name in re.findall(r'"key": "([ab])', path.read_text())]
+        turns = sum(a != b for a, b in zip(names, names[1:], strict=False))
+    return row(
+        10_000,
+        len(cache.replies),
+        lost=10_000 - len(cache.replies),
+        note=f"the writers took {turns} turns",
+        ok=len(cache.replies) == 10_000 and not cache.damaged and codes == [0, 0] and turns > 1,
+    )
+
+
+def full_disk():
+    """A file limit of 16 kB stops the judging command as a full disk does, and a folder that may
+    not be written to.
+
+    One line, an exit code, and a second run with room asks only for the rest.
+    """
+    rows = {}
+    with served(honest) as (server, folder, _):
+        cases_file(folder / "cases.csv", 300)
+        process = command(folder, server.url, "ulimit -f 16;")
+        _, line = process.communicate()
+        kept, sent = len(Cache(folder / "cache" / "llm.jsonl").replies), sum(server.seen.values())
+        clear = process.returncode != 0 and "make room" in line and line.count("\n") == 1
+        command(folder, server.url).communicate()
+        right = pd.read_csv(folder / "out.csv")["correct"].sum() == 150
+        again = sum(server.seen.values()) - len(server.seen)
+    rows["full disk"] = row(
+        1,
+        clear,
+        lost=max(0, sent - kept - 8),
+        ok=clear and right and kept > 0 and again <= 8,
+        note=f"{kept} replies kept, {again} sent again; {line.strip()[-110:]}",
+    )
+    with served(honest) as (server, folder, _):
+        folder.chmod(0o755)
+        cases_file(folder / "cases.csv", 10)
+        closed = folder / "closed"
+        closed.mkdir(mode=0o555)
+        code = "import os; from lib.judge.grading import main; os.geteuid() or os.seteuid(65534); main()"  # root may write
+        line = [
+            sys.executable,
+            "-c",
+            code,
+            folder / "cases.csv",
+            closed / "out.csv",
+            "--judge",
+            "llm",
+            "--model",
+            "m",
+            "--base-url",
+            server.url,
+        ]
+        done = subprocess.run(
+            list(map(str, line)),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OUTPUTS": str(closed)},
+        )
+        clear = (
+            done.returncode != 0
+            and "cannot be kept" in done.stderr
+            and done.stderr.count("\n") == 1
+        )
+        rows["read-only folder"] = row(
+            1, clear and not server.seen, note=f"no call made; {done.stderr.strip()[-90:]}"
+        )
+    return rows
+
+
+def cache_keys():
+    """Every field of a request changed in turn: another key each time, the same key for the same
+    request.
+    """
+    base = ("m", "r", says("a"), {"temperature": 0.0, "max_tokens": 8}, "1", 0)
+    changed = [
+        ("n", *base[1:]),
+        ("m", "s", *base[2:]),
+        (*base[:2], says("b"), *base[3:]),
+        (*base[:2], [{"role": "system", "content": "a"}], *base[3:]),
+        (*base[:2], says("a") * 2, *base[3:]),
+        (*base[:3], {"temperature": 0.1, "max_tokens": 8}, *base[4:]),
+        (*base[:3], {"temperature": 0.0, "max_tokens": 9}, *base[4:]),
+        (*base[:4], "2", 0),
+        (*base[:5], 1),
+    ]
+    keys = {cache_key(*fields) for fields in changed}
+    same = cache_key(*base) == cache_key(
+        *base[:3], {"max_tokens": 8, "temperature": 0.0}, *base[4:]
+    )
+    return row(
+        len(changed),
+        len(keys - {cache_key(*base)}),
+        ok=same and len(keys - {cache_key(*base)}) == len(changed),
+    )
+
+
+FAULTS = (storm, hangs, refusals, kills, damaged_cache, two_writers, full_disk, cache_keys)

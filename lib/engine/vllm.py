@@ -1,0 +1,157 @@
+"""vLLM in place of the engine for sampling: in this process, or any vLLM server behind the OpenAI
+protocol.
+
+Both take unique prompts with n, and give what lib.engine.sampling.decode gives. Sampling needs no
+gradient and vLLM's kernels are made for GPUs; the engine of this project stays the default, since
+it needs no other environment. A server may be one of many copies (data parallel, Ray): only its
+address matters.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import openai
+from transformers import AutoTokenizer, GenerationConfig
+
+BATCH = 64  # prompts handed to vLLM together: answers come, and are kept, after each batch
+
+
+@dataclass(frozen=True)
+class Served:
+    """A policy that vLLM runs: the name it is served under, its tokenizer, and the ids that end its
+    turn.
+
+    engine: a vllm.LLM of this process, or an openai.OpenAI client.
+    """
+
+    name: str
+    engine: Any
+    tokenizer: Any
+    stops: frozenset[int]
+
+    def decode(self, prompts, keys, n, seed, max_new_tokens) -> Iterator[dict]:
+        """What lib.engine.sampling.decode yields, without entropies: n answers at temperature 1, or
+        one greedy (n None).
+
+        keys: a name for each prompt; with `seed` it makes the prompt's own random numbers. The same
+        call gives the same answers where vLLM itself repeats them (VLLM_ENABLE_V1_MULTIPROCESSING=0
+        or VLLM_BATCH_INVARIANT=1).
+        """
+        seeds = [crc32(f"{seed} {key}".encode()) >> 1 for key in keys]
+        run = self._remote if isinstance(self.engine, openai.OpenAI) else self._local
+        for index, answers in run(prompts, seeds, n, max_new_tokens):
+            yield {
+                "index": index,
+                "ids": [list(ids) for ids, _ in answers],
+                "logprob": np.array([logprob for _, logprob in answers]),
+                "finish": [
+                    "stop" if ids and ids[-1] in self.stops else "length" for ids, _ in answers
+                ],
+            }
+
+    def _local(self, prompts, seeds, n, max_new_tokens):
+        from vllm import SamplingParams
+
+        for start in range(0, len(prompts), BATCH):
+            part = range(start, min(start + BATCH, len(prompts)))
+            settings = [
+                SamplingParams(
+                    n=n or 1,
+                    temperature=0.0 if n is None else 1.0,
+                    top_p=1.0,
+                    top_k=0,
+                    seed=seeds[i],
+                    max_tokens=max_new_tokens,
+                    stop_token_ids=sorted(self.stops),
+                    logprobs=0,
+                    detokenize=False,
+                )
+                for i in part
+            ]
+            done = self.engine.generate(
+                [{"prompt_token_ids": prompts[i]} for i in part], settings, use_tqdm=False
+            )
+            for i, request in zip(part, done, strict=True):
+                yield i, [(one.token_ids, one.cumulative_logprob) for one in request.outputs]
+
+    def _remote(self, prompts, seeds, n, max_new_tokens):
+        def ask(i):
+            reply = self.engine.completions.create(
+                model=self.name,
+                prompt=prompts[i],
+                n=n or 1,
+                temperature=0.0 if n is None else 1.0,
+                top_p=1.0,
+                max_tokens=max_new_tokens,
+                seed=seeds[i],
+                logprobs=0,
+                extra_body={
+                    "stop_token_ids": sorted(self.stops),
+                    "return_token_ids": True,
+                    "top_k": 0,
+                },
+            )
+            choices = sorted(reply.choices, key=lambda c: c.index)
+            return i, [(c.token_ids, float(sum(c.logprobs.token_logprobs))) for c in choices]
+
+        with ThreadPoolExecutor(BATCH) as pool:
+            for future in as_completed([pool.submit(ask, i) for i in range(len(prompts))]):
+                yield future.result()
+
+
+def serve(
+    name: str, revision=None, dtype="bfloat16", base_url=None, max_length: int = 1024, **options
+) -> Served:
+    """The model folder or hub id `name` run by vLLM in this process, or found at `base_url`.
+
+    Raises ModuleNotFoundError without vllm, ConnectionError when nobody answers at `base_url`, and
+    LookupError when the server has other models.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    ends = GenerationConfig.from_pretrained(name, revision=revision).eos_token_id
+    stops = frozenset(
+        x
+        for x in [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+        if x is not None
+    )
+    if base_url:
+        client = openai.OpenAI(
+            base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=5
+        )
+        try:
+            known = [model.id for model in client.models.list()]
+        except openai.APIConnectionError as error:
+            raise ConnectionError(
+                f"no server answers at {base_url}; start one: vllm serve {name}"
+            ) from error
+        if name not in known:
+            raise LookupError(
+                f"{base_url} serves {', '.join(known)}, not {name}; start one: vllm serve {name}"
+            )
+        return Served(name, client, tokenizer, stops)
+    try:
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "sampling.backend `vllm` needs the package vllm: see requirements/README.md"
+        ) from None
+    if (
+        current_platform.is_cpu()
+    ):  # its seeded generators cannot go back when a prompt is read in several parts
+        options.setdefault("enable_chunked_prefill", False)
+    engine = LLM(
+        str(Path(name)) if Path(name).exists() else name,
+        revision=revision,
+        dtype=dtype,
+        max_model_len=max_length,
+        enable_prefix_caching=True,
+        **options,
+    )
+    return Served(name, engine, tokenizer, stops)

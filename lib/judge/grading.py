@@ -1,0 +1,278 @@
+"""Judges: is an answer correct? True, False, or None when the judge failed, which is never a wrong
+answer.
+
+`exact` compares normal forms, `alias` looks for a gold answer inside a sentence (lib.judge.rules),
+`llm` asks a model as the paper does, behind guards (lib.judge.model); a second model may audit its
+verdicts in evaluation.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.config import Auditor, Judge
+from lib.judge.model import (
+    JudgeFailed,
+    ModelJudge,
+    ask_judge,
+    canonical,
+    disputed,
+    messages,
+    verdict,
+)
+from lib.judge.rules import abstains, answer_text, clean, hedges, judge_answer, precheck
+from lib.metrics import accuracy, bootstrap, wilson
+from lib.tables import TableError, need, read_answers, read_table, save_table, writer
+
+__all__ = [
+    "JudgeFailed",
+    "ModelJudge",
+    "abstains",
+    "answer_text",
+    "ask_judge",
+    "auditor",
+    "canonical",
+    "clean",
+    "compare_auditor",
+    "disputed",
+    "grade",
+    "hedges",
+    "judge_answer",
+    "make_reward",
+    "messages",
+    "precheck",
+    "regrade",
+    "verdict",
+]
+
+
+def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd.DataFrame:
+    """Grades of a sample frame: question_id, policy, sample, judge, correct (boolean, NA = the
+    judge failed).
+
+    Each distinct (question, text) is judged once; a model judge says in a line what it took. With
+    `judge.auditor` a column `audited` holds the second model's verdicts, and a line how far the two
+    agree. Raises JudgeFailed above the profile's rate of failures.
+    """
+    known = questions.set_index("question_id")
+    pairs = samples[["question_id", "text"]].drop_duplicates()
+    asked, answers = (known.loc[pairs["question_id"], c].tolist() for c in ("question", "answers"))
+    cases = asked, [list(a) for a in answers], pairs["text"].tolist()
+    judges = {"correct": make_reward(settings)}
+    if settings.kind == "llm" and settings.auditor:
+        judges["audited"] = auditor(settings)
+    for column, judge in judges.items():
+        found = judge(*cases)
+        pairs[column] = pd.array([None if v is None else v == 1.0 for v in found], dtype="boolean")
+        if isinstance(judge, ModelJudge):
+            print(f"{len(samples)} samples, {len(pairs)} distinct; {judge.told()}", flush=True)
+    grades = samples.merge(pairs, on=["question_id", "text"], how="left", validate="many_to_one")
+    grades = grades.assign(judge=settings.model if settings.kind == "llm" else settings.kind)
+    if "audited" in grades:
+        print(compare_auditor(grades)["told"], flush=True)
+    return grades[["question_id", "policy", "sample", "judge", *judges]]
+
+
+def make_reward(
+    settings: Judge,
+) -> Callable[[list[str], list[list[str]], list[str]], list[float | None]]:
+    """The binary reward: (questions, gold answers, predictions) -> 1.0, 0.0, or None where the
+    judge failed.
+    """
+    if settings.kind == "llm":
+        return ModelJudge(settings)
+    return lambda questions, answers, predictions: [
+        float(judge_answer(p, a, settings.kind)) for p, a in zip(predictions, answers, strict=True)
+    ]
+
+
+def auditor(settings: Judge) -> ModelJudge:
+    """The second model as a judge with the same guards: address and key from AUDITOR_… or the
+    profile.
+    """
+    second = {
+        "model": settings.auditor.model,
+        "base_url": settings.auditor.base_url,
+        "auditor": None,
+    }
+    return ModelJudge(settings.model_copy(update=second), who="AUDITOR")
+
+
+def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
+    """How far `correct` and `audited` agree: agreement, kappa (Cohen's), their intervals, n (graded
+    by both), told.
+
+    One verdict a question: Wilson for the agreement; several: bootstrap over questions, as for
+    kappa.
+    """
+    both = grades.dropna(subset=["correct", "audited"])
+    one, other = (both[c].astype(bool).to_numpy() for c in ("correct", "audited"))
+    cells = pd.DataFrame(
+        {"yes": one & other, "no": ~one & ~other, "one": one & ~other, "other": ~one & other}
+    )
+    counts = cells.astype(float).groupby(both["question_id"].to_numpy()).sum().to_numpy()
+
+    def kappa(rows):
+        yes, no, first, second = rows.sum(0) / max(rows.sum(), 1)
+        chance = (yes + first) * (yes + second) + (no + first) * (no + second)
+        return (yes + no - chance) / (1 - chance) if chance < 1 else np.nan
+
+    agree = np.array([counts[:, :2].sum(), counts.sum()])
+    interval = (
+        wilson(*agree)
+        if len(counts) == len(both)
+        else bootstrap(counts, lambda rows: rows[:, :2].sum() / rows.sum(), n_boot, seed)
+    )
+    found = {
+        "agreement": agree[0] / agree[1] if agree[1] else np.nan,
+        "low": interval[0],
+        "high": interval[1],
+        "kappa": kappa(counts),
+        "n": len(both),
+    }
+    # a resample in which all verdicts are one has no kappa; bootstrap leaves it out
+    found["kappa_low"], found["kappa_high"] = bootstrap(counts, kappa, n_boot, seed)
+    return found | {
+        "told": "judge and auditor agree on {agreement:.3f} [{low:.3f}, {high:.3f}] of {n} verdicts, kappa "
+        "{kappa:.3f} [{kappa_low:.3f}, {kappa_high:.3f}]".format(**found)
+    }
+
+
+def regrade(table: pd.DataFrame, settings: Judge, where="") -> pd.DataFrame:
+    """Grade anybody's predictions: the rows of `table`, one for each prediction, with the verdicts
+    beside them.
+
+    table: question, answers and prediction, one text or a list. Adds question_id (where missing),
+    correct (boolean, NA = the judge failed), judge (its name), kind, raw (a model's reply),
+    disputed and fooled; with `judge.auditor` also audited. Raises TableError for a missing
+    column and for a row without answers or prediction.
+    """
+    need(table, ["question", "answers", "prediction"], where)
+    answers = [read_answers(value, where, row) for row, value in enumerate(table["answers"])]
+    predictions = [_predictions(value, where, row) for row, value in enumerate(table["prediction"])]
+    table = table.assign(answers=answers, prediction=predictions)
+    if "question_id" not in table:
+        table = table.assign(question_id=[f"row{row}" for row in range(len(table))])
+    rows = table.explode("prediction", ignore_index=True)
+    cases = list(zip(rows["question"].map(str), rows["answers"], rows["prediction"], strict=True))
+    keys = [(q, tuple(a), p) for q, a, p in cases]
+    once = {
+        key: case for key, case in reversed(list(zip(keys, cases, strict=True)))
+    }  # equal cases are judged once
+    asked = [list(column) for column in zip(*once.values(), strict=True)]
+    notes, judge = [], make_reward(settings)
+    if settings.kind == "llm":
+        verdicts = judge(*asked, notes)
+        print(f"{len(rows)} predictions, {len(once)} distinct; {judge.told()}", flush=True)
+    else:
+        verdicts, notes = (
+            judge(*asked),
+            [{"raw": None, "disputed": False, "fooled": False} for _ in once],
+        )
+
+    def column(values):
+        found = dict(zip(once, values, strict=True))
+        return [found[key] for key in keys]
+
+    def truths(verdicts):
+        return pd.array(
+            [None if v is None else v == 1.0 for v in column(verdicts)], dtype="boolean"
+        )
+
+    rows = rows.assign(
+        correct=truths(verdicts),
+        judge=settings.model if settings.kind == "llm" else settings.kind,
+        kind=settings.kind,
+    )
+    rows = rows.assign(
+        **{name: column([note[name] for note in notes]) for name in ("raw", "disputed", "fooled")}
+    )
+    if settings.kind == "llm" and settings.auditor:
+        second = auditor(settings)
+        rows = rows.assign(audited=truths(second(*asked)))
+        print(f"{second.told()}; {compare_auditor(rows)['told']}", flush=True)
+    return rows
+
+
+def _predictions(value, where, row) -> list[str]:
+    """A row's predictions: a list, a JSON list in a string, or one text; blank ones inside a list
+    are wrong answers.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with contextlib.suppress(json.JSONDecodeError):
+            value = json.loads(value)
+    given = [value] if isinstance(value, str | int | float) or value is None else list(value)
+    given = ["" if v is None or v != v else str(v) for v in given]
+    if not any(v.strip() for v in given):
+        raise TableError(
+            f"{where}: row {row}: `prediction` is empty; give the answer to grade or drop the row"
+        )
+    return given
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Grade predictions: a file with question, answers and prediction."
+    )
+    parser.add_argument(
+        "input", type=Path, help="csv, jsonl or parquet; `prediction` is one text or a list"
+    )
+    parser.add_argument(
+        "output", type=Path, help="csv, jsonl or parquet: the same rows with the verdicts"
+    )
+    parser.add_argument("--judge", choices=["exact", "alias", "llm"], default="alias")
+    parser.add_argument("--model", help="the judge's model, as its server names it")
+    parser.add_argument(
+        "--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY"
+    )
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument(
+        "--max-failed", type=float, default=0.05, help="share of failed verdicts that stops the run"
+    )
+    parser.add_argument(
+        "--max-calls", type=int, help="most calls to make; what was answered is kept"
+    )
+    parser.add_argument(
+        "--auditor", metavar="MODEL", help="a second model, whose agreement with the first is told"
+    )
+    parser.add_argument(
+        "--auditor-url", help="its server; the key is read from AUDITOR_API_KEY or OPENAI_API_KEY"
+    )
+    args = parser.parse_args()
+    try:
+        if args.judge == "llm" and not args.model:
+            raise ValueError("--judge llm needs --model, the name under which the server knows it")
+        writer(args.output)
+        for name, url in (("OPENAI", args.base_url), ("AUDITOR", args.auditor_url)):
+            if url:
+                os.environ[f"{name}_BASE_URL"] = url  # what is said here outranks the environment
+        second = Auditor(model=args.auditor) if args.auditor else None
+        settings = Judge(
+            kind=args.judge,
+            model=args.model,
+            concurrency=args.concurrency,
+            max_failed=args.max_failed,
+            max_calls=args.max_calls,
+            auditor=second,
+        )
+        graded = regrade(read_table(args.input), settings, args.input)
+        save_table(graded, args.output)
+    except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
+        sys.exit(f"judging: {' '.join(str(error).split())}")
+    found = accuracy(graded)
+    print(
+        f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] over {found['n']} questions"
+    )
+    told = f"{found['failed']} verdicts failed, {graded['disputed'].sum()} were disputed, {graded['fooled'].sum()} fooled"
+    print(f"{len(graded)} predictions; {told}; {args.output}")
+
+
+if __name__ == "__main__":
+    main()

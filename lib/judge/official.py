@@ -1,0 +1,109 @@
+"""Other people's graders, to set ours beside: the benchmarks' exact matches, and SimpleQA's three
+grades.
+"""
+
+import json
+import re
+import string
+import unicodedata
+from collections import Counter
+
+import pandas as pd
+
+from lib.judge.grading import clean, judge_answer
+from lib.text import normalise
+
+QUOTES = "\u2018\u2019\u00b4\u0060"  # punctuation to TriviaQA, beside ASCII's
+GRADES = ("CORRECT", "INCORRECT", "NOT_ATTEMPTED")
+# SimpleQA's rules (arXiv 2411.04368; openai/simple-evals, MIT), in words of our own
+THREE_GRADES = (
+    "You grade an answer to a factual question against its gold answers. Reply with one word. CORRECT: the answer "
+    "holds everything that a gold answer says and contradicts none of it; case, spelling, word order, doubt and "
+    "further true detail do not matter. INCORRECT: some statement in it contradicts the gold answers, even if hedged. "
+    "NOT_ATTEMPTED: the gold answer is not given in full and nothing contradicts it, as when the answer says that it "
+    "does not know."
+)
+
+
+def squad_normal(text: str) -> str:
+    """SQuAD's normal form (its evaluate-v1.1): lower case, no ASCII punctuation, no articles,
+    single spaces.
+    """
+    bare = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def nq_normal(text: str) -> str:
+    """NQ-open's normal form (google-research/language, orqa): SQuAD's, after Unicode decomposition
+    (NFD).
+    """
+    return squad_normal(unicodedata.normalize("NFD", text))
+
+
+def triviaqa_normal(text: str) -> str:
+    """TriviaQA's normal form (its triviaqa_evaluation): punctuation and underscores become spaces,
+    not nothing.
+    """
+    bare = "".join(" " if c in string.punctuation + QUOTES else c for c in text.lower())
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+NORMALS = {"squad": squad_normal, "nq": nq_normal, "triviaqa": triviaqa_normal}
+
+
+def exact_match(prediction: str, answers: list[str], normal) -> bool:
+    """Whether the prediction equals a gold answer in the normal form `normal`, as the official
+    scripts score.
+    """
+    return any(normal(prediction) == normal(answer) for answer in answers)
+
+
+def beside_official(cases: pd.DataFrame) -> pd.DataFrame:
+    """Our exact judge beside the official ones, row by row: question, answers, prediction, ours,
+    then one column each.
+
+    cases: question, answers, prediction. Columns `squad`, `nq` and `triviaqa` hold the official
+    verdicts.
+    """
+    rows = list(zip(cases["prediction"], cases["answers"], strict=True))
+    frame = cases[["question", "answers", "prediction"]].reset_index(drop=True)
+    frame = frame.assign(ours=[judge_answer(p, list(a), "exact") for p, a in rows])
+    return frame.assign(
+        **{name: [exact_match(p, a, f) for p, a in rows] for name, f in NORMALS.items()}
+    )
+
+
+def respelt(answers: list[list[str]], name: str) -> pd.DataFrame:
+    """Each gold answer as a prediction against the other gold answers of its question, in our form
+    and the official.
+
+    Frame of at (the question's place), prediction, ours and `name` (whether some other gold answer
+    is equal in that form). Answers that stand alone in both forms are left out: no normal form is
+    asked for a decision there.
+    """
+    normal, rows = NORMALS[name], []
+    for at, golds in enumerate(answers):
+        forms = [normalise(a) for a in golds], [normal(a) for a in golds]
+        ours, theirs = map(Counter, forms)
+        for answer, our, their in zip(golds, *forms, strict=True):
+            if ours[our] > 1 or theirs[their] > 1:
+                rows.append((at, answer, ours[our] > 1, theirs[their] > 1))
+    return pd.DataFrame(rows, columns=["at", "prediction", "ours", name])
+
+
+def three_grades(client, cases: pd.DataFrame) -> list[str | None]:
+    """SimpleQA's grade of each case (question, answers, prediction), None where the reply is no
+    grade or failed.
+    """
+
+    def messages(question, answers, prediction):
+        case = {"question": question, "gold_answers": list(answers), "answer": clean(prediction)}
+        return [
+            {"role": "system", "content": THREE_GRADES},
+            {"role": "user", "content": json.dumps(case)},
+        ]
+
+    rows = zip(cases["question"], cases["answers"], cases["prediction"], strict=True)
+    replies = client.ask([messages(*row) for row in rows], max_tokens=8, version="simpleqa-1")
+    found = [reply.strip().strip(".").upper() if reply else None for reply in replies]
+    return [grade if grade in GRADES else None for grade in found]

@@ -1,0 +1,540 @@
+"""GRPO as the paper uses it: direct prompt, binary reward, TRL's trainer over the shared-prefix
+engine.
+
+The recipe: sample n answers of each question from the policy; reward 1 for a correct one, else 0;
+an answer's advantage is its reward less its group's mean, over the group's standard deviation;
+raise the probability of answers by their advantage. What differs from TRL's GRPOTrainer: rollouts
+come from lib.engine.sampling, groups stay together, shared prefixes run once, and groups without
+signal may be skipped.
+"""
+
+import argparse
+import copy
+import gc
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
+
+from lib.config import Profile, load_profile
+from lib.engine.decoding import decode
+from lib.engine.models import Policy, load_policy, locate, make_policy
+from lib.engine.sampling import answer_logprobs
+from lib.engine.trie import share_prefixes, use_layouts
+from lib.judge.grading import judge_answer, make_reward
+from lib.metrics import wilson
+from lib.prompts import direct, render
+from lib.runs import run_folder
+from lib.tables import write_text
+from lib.training.apart import finished, read_lines, read_rollouts, schedule, training_steps
+from lib.training.baselines import Watch, last_checkpoint
+
+CURVES = {  # TRL's names of what the curves show
+    "reward": "reward",
+    "completions/mean_length": "length",
+    "rollout_entropy": "entropy",
+    "grad_norm": "grad_norm",
+    "loss": "loss",
+}
+
+
+class SharedPrefixGRPO(GRPOTrainer):
+    """TRL's GRPOTrainer with the engine under it; losses, advantages and logging are TRL's."""
+
+    skip_zero_variance = False
+    difficulty_weight = 0.0  # F-GRPO's gamma (arXiv 2602.06717): advantages times (1 - the group's success) ** gamma
+    rollout_rows = 256
+    _whole = _live = None
+
+    def _prepare_inputs(self, generation_batch):
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        # as in TRL, without its shuffle: rows of a group stay in one micro-batch, where they share
+        # their prefix
+        every = self.args.steps_per_generation * self.num_iterations
+        if self._step % every == 0 or self._buffered_inputs is None:
+            scored = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(scored, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _generate_single_turn(
+        self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
+    ):
+        """n rollouts of each question at temperature 1; the same for the same seed, step and place
+        in the batch.
+
+        The place counts over all processes, so that their number changes no rollout.
+        """
+        if self.use_vllm:  # TRL's own, with its transfer of the weights
+            return super()._generate_single_turn(
+                prompt_ids,
+                images,
+                multimodal_fields,
+                num_generations,
+                has_tool_images=has_tool_images,
+            )
+        prompts, length = prompt_ids[::num_generations], self.max_completion_length
+        policy = make_policy(self.whole_model(), self.processing_class)
+        first = self.accelerator.process_index * len(prompts)
+
+        def draws(i):
+            return np.random.default_rng(
+                [self.args.seed, self.state.global_step, 0, first + i]
+            ).random((num_generations, length))
+
+        done = {
+            d["index"]: d for d in decode(policy, prompts, draws, length, self.rollout_rows, True)
+        }
+        order = [done[i] for i in range(len(prompts))]
+        tokens = sum(len(ids) for d in order for ids in d["ids"])
+        self._metrics["train"]["rollout_entropy"].append(
+            sum(d["entropy"].sum() for d in order) / tokens
+        )
+        return [ids for d in order for ids in d["ids"]], None
+
+    def whole_model(self):
+        """The model that decodes: the trained one, or under FSDP2 a copy of the whole weights,
+        gathered now.
+
+        All processes must call it together.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        if not sharded(model):
+            return model
+        if self._whole is None:
+            self._whole = (
+                AutoModelForCausalLM.from_config(model.config).to(self.accelerator.device).eval()
+            )
+            if self.args.bf16:
+                self._whole.bfloat16()
+            use_layouts(self._whole)
+        with torch.no_grad():
+            for whole, part in zip(self._whole.parameters(), model.parameters(), strict=True):
+                whole.copy_(part.full_tensor())
+        return self._whole
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        groups = (
+            rewards.nanmean(1).view(-1, self.num_generations).nanmean(1, keepdim=True).nan_to_num()
+        )
+        self._success = groups.expand(-1, self.num_generations).reshape(
+            -1
+        )  # of every row of all processes
+        return rewards
+
+    def _generate_and_score_completions(self, inputs):
+        scored = super()._generate_and_score_completions(inputs)
+        if self.difficulty_weight and self.model.training:
+            first = self.accelerator.process_index * len(inputs)
+            success = self._success[first : first + len(inputs)].clamp(0, 1)
+            scored["advantages"] = scored["advantages"] * (1 - success) ** self.difficulty_weight
+        return scored
+
+    def _compute_loss(self, model, inputs):
+        skip = self.skip_zero_variance and self.model.training
+        self._live = inputs["advantages"] != 0 if skip else None
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, **kwargs
+    ):
+        """TRL's, but a row whose advantage is 0 is not run: at beta = 0 it gives no gradient,
+        whatever stands there.
+
+        Such rows stay in the loss's denominator, so the gradient is the same.
+        """
+        score, live = super()._get_per_token_logps_and_entropies, self._live
+        self._live = None
+        if live is None or bool(live.all()):
+            return score(model, input_ids, attention_mask, logits_to_keep, **kwargs)
+        rows = (
+            live.nonzero()[:, 0] if live.any() else live.new_zeros(1, dtype=torch.long)
+        )  # a loss needs a graph
+        logps, entropies, aux = score(
+            model, input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs
+        )
+
+        def spread(values):
+            return values.new_zeros(len(live), logits_to_keep).index_put((rows,), values)
+
+        return spread(logps), None if entropies is None else spread(entropies), aux
+
+
+def sharded(model) -> bool:
+    """Whether each process holds a part of the weights only (FSDP2)."""
+    return any(isinstance(p, DTensor) for p in model.parameters())
+
+
+class Evaluation(Watch):
+    """Greedy validation accuracy and KL every few steps; keeps the best weights, the log, and an
+    eye on collapse.
+
+    Every process evaluates, since sharded weights are gathered by all of them; the first one
+    writes.
+    """
+
+    def __init__(
+        self, work: Path, profile: Profile, validation: pd.DataFrame, keep_steps: tuple[int, ...]
+    ):
+        super().__init__("grpo", work / "work")
+        self.work, self.profile, self.validation, self.keep_steps = (
+            work,
+            profile,
+            validation,
+            keep_steps,
+        )
+        self.log, self.rollouts = work / "log.jsonl", work / "rollouts.jsonl"
+        self.trainer = self.reference = (
+            None  # set when the trainer stands; the reference is a Policy
+        )
+
+    def rows(self) -> list[dict]:
+        """What was logged so far."""
+        return read_lines(self.log)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # a killed run goes on from its checkpoint: what was logged after it comes again
+        for path in (self.log, self.rollouts) if state.is_world_process_zero else ():
+            kept = [row for row in read_lines(path) if row["step"] <= state.global_step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.trainer.accelerator.wait_for_everyone()
+        unmeasured = state.global_step == 0 and len(self.validation) and not self.rows()
+        self.trainer.accelerator.wait_for_everyone()
+        if unmeasured:
+            self.add(state, self.measure())
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in logs:
+            return
+        row = {short: logs.get(name) for name, short in CURVES.items()}
+        row["signal_share"] = 1 - logs["frac_reward_zero_std"]
+        step, grpo = state.global_step, self.profile.grpo
+        if len(self.validation) and (step % grpo.evaluate_every == 0 or step == state.max_steps):
+            row |= self.measure()
+            self.keep_best(step, row["accuracy"])
+            control.should_training_stop |= self.collapsed(step, row["accuracy"])
+        if step in self.keep_steps:
+            save_weights(self.trainer, self.work / f"step{step}")
+        self.add(state, row)
+        if state.is_world_process_zero:
+            left = self.seconds() / step * (state.max_steps - step)
+            told = "".join(
+                f", {k} {row[k]:.2f}" for k in ("reward", "signal_share", "accuracy") if k in row
+            )
+            print(
+                f"step {step}/{state.max_steps}{told}, {self.seconds():.0f} s, {left:.0f} s to go",
+                flush=True,
+            )
+
+    def add(self, state, row: dict) -> None:
+        """Append one row to the log."""
+        if state.is_world_process_zero:
+            with open(self.log, "a") as file:
+                file.write(
+                    json.dumps({"step": state.global_step, "seconds": self.seconds(), **row}) + "\n"
+                )
+
+    def measure(self) -> dict:
+        """Greedy accuracy on the validation questions, and KL from the first policy in nats an
+        answer.
+
+        KL is the mean log-ratio of one sampled answer to each of 16 validation questions.
+        """
+        length, rows = self.profile.sampling.max_new_tokens, self.profile.sampling.rows
+        tokenizer, some = self.trainer.processing_class, self.validation["question_id"].head(16)
+        prompts = [render(tokenizer, direct(q)) for q in self.validation["question"]]
+        keys = [None] * len(prompts) + [crc32(q.encode()) for q in some]
+
+        def draws(i):
+            return None if keys[i] is None else np.random.default_rng(keys[i]).random((1, length))
+
+        policy = make_policy(self.trainer.whole_model(), tokenizer)
+        training = policy.model.training
+        policy.model.eval()
+        done = {
+            d["index"]: d
+            for d in decode(policy, prompts + prompts[: len(some)], draws, length, rows)
+        }
+        policy.model.train(training)
+        greedy, drawn = (
+            [done[i] for i in range(len(prompts))],
+            [done[len(prompts) + i] for i in range(len(some))],
+        )
+        answers = [tokenizer.decode(d["ids"][0], skip_special_tokens=True) for d in greedy]
+        questions, golds = (
+            self.validation["question"].tolist(),
+            [list(a) for a in self.validation["answers"]],
+        )
+        verdicts = [
+            v for v in make_reward(self.profile.judge)(questions, golds, answers) if v is not None
+        ]
+        low, high = wilson(int(sum(verdicts)), len(verdicts))
+        first = answer_logprobs(
+            self.reference, [(prompts[i], d["ids"][0]) for i, d in enumerate(drawn)]
+        )
+        kl = float(np.mean([d["logprob"][0] for d in drawn]) - np.mean(first))
+        share = sum(verdicts) / len(verdicts)
+        return {
+            "accuracy": share,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "n": len(verdicts),
+            "kl": kl,
+        }
+
+    def keep_best(self, step: int, accuracy: float) -> None:
+        """Keep these weights when no earlier evaluation was as good."""
+        earlier = [
+            row["accuracy"] for row in self.rows() if "accuracy" in row and 0 < row["step"] < step
+        ]
+        if not earlier or accuracy > max(earlier):
+            save_weights(self.trainer, self.work / "best", {"step": step, "accuracy": accuracy})
+
+    def collapsed(self, step: int, accuracy: float) -> bool:
+        """Whether this evaluation and the one before it are below half of the best: then training
+        stops.
+        """
+        seen = [row["accuracy"] for row in self.rows() if "accuracy" in row and row["step"] < step]
+        return len(seen) > 1 and max(accuracy, seen[-1]) < max(seen) / 2
+
+
+def save_weights(trainer, folder: Path, facts: dict | None = None) -> Path:
+    """Write weights, tokenizer and `facts` as a folder that is whole or not there; all processes
+    call it together.
+    """
+    model, temporary = (
+        trainer.accelerator.unwrap_model(trainer.model),
+        folder.with_name(folder.name + ".tmp"),
+    )
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded(model) else None
+    if not trainer.is_world_process_zero():
+        return folder
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary, state_dict=state)
+    trainer.processing_class.save_pretrained(temporary)
+    write_text(temporary / "facts.json", json.dumps(facts or {}) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(temporary, folder)
+    return folder
+
+
+def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig:
+    """TRL's settings of a run; those whose defaults would change the algorithm are spelt out."""
+    grpo, processes = profile.grpo, int(os.environ.get("WORLD_SIZE", 1))
+    rows = grpo.questions_per_step * grpo.num_generations
+    if rows % (grpo.micro_batch * processes):
+        raise ValueError(
+            f"grpo: questions_per_step * num_generations = {rows} completions do not divide into micro_batch = "
+            f"{grpo.micro_batch} on each of {processes} processes; change one of them in the profile"
+        )
+    return GRPOConfig(
+        output_dir=str(work),
+        seed=seed,
+        max_steps=steps,
+        learning_rate=grpo.learning_rate,
+        lr_scheduler_type="constant",  # TRL's default is linear
+        per_device_train_batch_size=grpo.micro_batch,
+        gradient_accumulation_steps=rows // (grpo.micro_batch * processes),
+        num_generations=grpo.num_generations,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        max_completion_length=profile.sampling.max_new_tokens,
+        beta=grpo.beta,
+        use_bias_correction_kl=False,  # plain k3; TRL's default weights it
+        epsilon=grpo.epsilon,
+        num_iterations=1,
+        loss_type=grpo.loss_type,
+        scale_rewards=grpo.scale_rewards,
+        bf16=grpo.bf16,  # TRL's default is True, on CPU too
+        gradient_checkpointing=False,
+        shuffle_dataset=False,  # the schedule is shuffled already
+        save_steps=grpo.save_every,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False,
+    )
+
+
+def train_grpo(
+    profile, train, validation, folder, seed, steps, keep_steps=(), policy=None, reward=None
+) -> Path:
+    """Train on the questions `train` for `steps` steps into `folder`; returns the folder.
+
+    reward: (questions, gold answers, predictions) -> 1.0, 0.0 or None each, in place of the
+    profile's judge, which then only evaluates; rollouts.jsonl then holds the texts and their
+    rewards too.
+
+    It holds `last/` and, with validation questions, `best/` (weights and tokenizer), `step<k>/` for
+    each k of `keep_steps`, log.jsonl (one row a step) and rollouts.jsonl (step, question_id, hits,
+    n). A killed call goes on from its last checkpoint, a finished one (`budget.json`) returns at
+    once.
+    """
+    folder = Path(folder)
+    if finished(folder):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    first = policy and Policy(copy.deepcopy(policy.model).eval(), policy.tokenizer, policy.stops)
+    policy = policy or load_policy(profile)
+    policy.model.float()  # bf16 weights would round updates of this size away
+    policy.model.train()
+    judge, watch = (
+        reward or make_reward(profile.judge),
+        Evaluation(folder, profile, validation, tuple(keep_steps)),
+    )
+
+    def correct(prompts, completions, question_id, question, answers, trainer_state, **kwargs):
+        """1.0 for a correct answer, 0.0 for a wrong one, None (masked) where the judge failed."""
+        texts = [c[0]["content"] for c in completions]
+        rewards = judge(question, answers, texts)
+        if not np.isfinite(
+            [r for r in rewards if r is not None]
+        ).all():  # TRL would mask NaN and train on infinity
+            raise FloatingPointError(
+                f"grpo: step {trainer_state.global_step + 1} has a reward that is not finite"
+            )
+        n = profile.grpo.num_generations
+        with open(watch.rollouts, "a") as file:
+            for i in range(0, len(rewards), n):
+                hits = sum(r == 1.0 for r in rewards[i : i + n])
+                row = {
+                    "step": trainer_state.global_step + 1,
+                    "question_id": question_id[i],
+                    "hits": hits,
+                    "n": n,
+                }
+                row |= {"texts": texts[i : i + n], "rewards": rewards[i : i + n]} if reward else {}
+                file.write(json.dumps(row) + "\n")
+        return rewards
+
+    rows = train.set_index("question_id")
+    order = schedule(rows.index.tolist(), steps, profile.grpo.questions_per_step, seed)
+    data = [
+        {
+            "prompt": direct(rows.at[q, "question"]),
+            "question_id": q,
+            "question": rows.at[q, "question"],
+            "answers": list(rows.at[q, "answers"]),
+        }
+        for q in order
+    ]
+    config = arguments(profile, steps, folder / "work", seed)
+    if config.beta:  # TRL loads the reference by the model's name: let it be the same revision
+        config.model_init_kwargs = {"revision": locate(profile.models[profile.model])[1]}
+    trainer = SharedPrefixGRPO(
+        model=policy.model,
+        reward_funcs=correct,
+        args=config,
+        train_dataset=Dataset.from_list(data),
+        processing_class=policy.tokenizer,
+        callbacks=[watch],
+    )
+    trainer.skip_zero_variance, trainer.rollout_rows = (
+        profile.grpo.skip_zero_variance,
+        profile.sampling.rows,
+    )
+    trainer.difficulty_weight = profile.grpo.difficulty_weight
+    trainer.remove_callback(PrinterCallback)
+    share_prefixes(trainer.model)
+    if trainer.ref_model is not None:
+        reference = share_prefixes(trainer.ref_model)
+        first = first if sharded(reference) else Policy(reference, policy.tokenizer, policy.stops)
+    check_prompt(trainer, policy, data[0])
+    watch.trainer = trainer
+    watch.reference = first or (load_policy(profile) if len(validation) else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
+    save_weights(trainer, folder / "last", {"step": trainer.state.global_step})
+    trainer.accelerator.wait_for_everyone()  # every process has written its rollouts
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        done, rollouts = trainer.state.global_step, read_rollouts(folder)
+        budget = {
+            "method": "grpo",
+            "examples": int(rollouts["n"].sum()),
+            "questions": int(rollouts["question_id"].nunique()),
+            "epochs": len(rollouts) / len(train),
+            "steps": done,
+            "seconds": watch.seconds(),
+        }
+        write_text(folder / "budget.json", json.dumps(budget, indent=1) + "\n")
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def check_prompt(trainer, policy: Policy, row: dict) -> None:
+    """The trainer sees the prompt that evaluation renders, and knows the token that ends an answer."""
+    seen, ours = (
+        trainer._tokenize_prompts([row["prompt"]])[0][0],
+        render(policy.tokenizer, row["prompt"]),
+    )
+    if list(seen) != ours:
+        raise ValueError(
+            f"the trainer renders another prompt than lib.prompts: {seen} against {ours}"
+        )
+    if policy.tokenizer.eos_token_id not in trainer.eos_token_ids:
+        raise ValueError(
+            f"{policy.tokenizer.eos_token!r} ends no answer in the trainer: {trainer.eos_token_ids}"
+        )
+    if not judge_answer(row["answers"][0], row["answers"], "exact"):
+        raise ValueError(f"{row['question_id']}: its own gold answer earns no reward")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Train a run's policy with GRPO, on all or some of its questions."
+    )
+    parser.add_argument(
+        "subsets",
+        nargs="*",
+        default=["full"],
+        help="names in 06_attribution/subsets.parquet, or full",
+    )
+    parser.add_argument("--run", default="laptop")
+    parser.add_argument("--model")
+    parser.add_argument("--dataset")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    warnings.filterwarnings(
+        "ignore", message=".*gradient_checkpointing", category=FutureWarning
+    )  # TRL sets it
+    profile = load_profile(args.run, args.model, args.dataset)
+    here = run_folder(args.run, profile.model, profile.dataset, args.seed)
+    questions = pd.read_parquet(here / "02_dedup" / "questions.parquet")
+    train = questions[questions["split"] == "train"]
+    for subset in args.subsets:
+        if subset == "full":
+            validation = questions[questions["split"] == "validation"]
+            steps = training_steps(profile, len(train))
+            keep = {min(profile.attribution.steps, steps)}
+            train_grpo(profile, train, validation, here / "04_grpo", args.seed, steps, keep)
+        else:
+            subsets = pd.read_parquet(here / "06_attribution" / "subsets.parquet")
+            ids = subsets.loc[subsets["subset"] == subset, "question_id"]
+            some, folder = train[train["question_id"].isin(ids)], here / "06_attribution" / subset
+            print(f"{subset}: {len(some)} questions", flush=True)
+            train_grpo(
+                profile, some, questions.head(0), folder, args.seed, profile.attribution.steps
+            )
+        gc.collect()  # a trainer and its model refer to each other
+    PartialState().destroy_process_group()  # its threads must not outlive the interpreter
+
+
+if __name__ == "__main__":
+    main()

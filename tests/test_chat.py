@@ -1,0 +1,114 @@
+"""A real model behind real HTTP: the replies are the model's own greedy ones, and bad requests are
+refused.
+"""
+
+import json
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lib.config import Judge
+from lib.engine.chat import ChatServer
+from lib.engine.decoding import decode
+from lib.judge.client import CallsStopped, Client
+from lib.prompts import render
+from tests.tiny import tiny_policy, word_tokenizer
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return tiny_policy(word_tokenizer("Peru Chad same different"), spread=0.3)
+
+
+@pytest.fixture
+def server(policy):
+    with ChatServer(policy, "tiny") as server:
+        yield server
+
+
+def chat(text):
+    return [{"role": "user", "content": text}]
+
+
+def post(server, body, path="/chat/completions"):
+    """Status and JSON of one request."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(server.address + path, data)) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_replies_through_the_client_are_the_model_s_greedy_ones(policy, server, tmp_path):
+    asked = [chat(f"where is {place}") for place in ("Rome", "Lima", "Bern", "Peru", "Chad")]
+    client = Client(
+        Judge(kind="llm", model="tiny", base_url=server.address), tmp_path / "cache.jsonl"
+    )
+    got = client.ask(asked, max_tokens=5)
+    prompts = [render(policy.tokenizer, messages) for messages in asked]
+    own = {d["index"]: d["ids"][0] for d in decode(policy, prompts, lambda i: None, 5)}
+    assert got == [
+        policy.tokenizer.decode(own[i], skip_special_tokens=True) or None for i in range(5)
+    ]
+    assert len(set(got)) > 1
+
+
+def test_many_requests_at_once_each_get_their_own_reply(server):
+    def ask(i):
+        return post(
+            server, {"model": "tiny", "messages": chat("Rome " * (i % 7 + 1)), "max_tokens": 4}
+        )
+
+    with ThreadPoolExecutor(32) as pool:
+        replies = list(pool.map(ask, range(64)))
+    texts = [body["choices"][0]["message"]["content"] for status, body in replies if status == 200]
+    assert len(texts) == 64
+    assert all(texts[i] == texts[i % 7] for i in range(64))
+    assert replies[3][1]["usage"]["prompt_tokens"] < replies[6][1]["usage"]["prompt_tokens"]
+    assert replies[0][1]["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (
+            {"model": "other", "messages": chat("Rome")},
+            404,
+            "'other' is not served here, 'tiny' is",
+        ),
+        ({"model": "tiny", "messages": chat("Rome"), "temperature": 1.0}, 400, "greedily"),
+        ({"model": "tiny", "messages": []}, 400, "list of role and text"),
+        (
+            {"model": "tiny", "messages": [{"role": "user", "content": 3}]},
+            400,
+            "list of role and text",
+        ),
+        ({"model": "tiny", "messages": chat("Rome"), "max_tokens": "many"}, 400, "max_tokens"),
+        (b"{", 400, "no JSON object"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_its_reason(server, body, status, said):
+    code, reply = post(server, body)
+    assert code == status and said in reply["error"]["message"]
+    assert post(server, {"model": "tiny", "messages": chat("Rome"), "max_tokens": 1})[0] == 200
+
+
+def test_a_wrong_model_name_stops_the_client_at_once(server, tmp_path):
+    client = Client(
+        Judge(kind="llm", model="other", base_url=server.address), tmp_path / "cache.jsonl"
+    )
+    with pytest.raises(CallsStopped, match="other"):
+        client.ask([chat("Rome")])
+
+
+def test_an_error_inside_is_that_request_s_and_the_server_lives_on(server, monkeypatch):
+    monkeypatch.setattr(
+        "lib.engine.chat.decode", lambda *a, **k: (_ for _ in ()).throw(MemoryError("too long"))
+    )
+    status, reply = post(server, {"model": "tiny", "messages": chat("Rome")})
+    assert status == 500 and "too long" in reply["error"]["message"]
+    monkeypatch.undo()
+    assert post(server, {"model": "tiny", "messages": chat("Rome"), "max_tokens": 2})[0] == 200
