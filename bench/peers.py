@@ -35,7 +35,7 @@ from lib.engine.linear import FASTER, product, use_fast_products
 from lib.engine.models import load_policy, locate, make_policy
 from lib.engine.sampling import answer_logprobs
 from lib.engine.trie import Trie, share_prefixes
-from lib.figures import study as figures
+from lib.figures.style import legend_above, panels, save, whiskers
 from lib.prompts import direct, render
 from lib.questions.splits import load_questions
 from lib.runs import manifest
@@ -503,11 +503,9 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
         "samples_vllm": 4,
         "scoring": 5,
     }
-    fig, axes = figures.panels(2, height=2.7)
+    fig, axes = panels(2, height=2.7)
     shown = rows[rows["name"].isin(goals)].assign(value=lambda f: f["ratio"]).reset_index(drop=True)
-    figures.whiskers(
-        axes[0], shown.index, shown, True, color="black", marker="o", label="peer as it ships"
-    )
+    whiskers(axes[0], shown.index, shown, True, color="black", marker="o", label="peer as it ships")
     same = shown.reindex(columns=["same_products"])["same_products"].astype(float)
     axes[0].plot(
         same,
@@ -529,7 +527,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     axes[0].set_yticks(shown.index, shown["name"].str.replace("_", " "))
     axes[0].set_xlim(left=0)
     axes[0].set_xlabel("times as fast as the peer")
-    figures.legend_above(axes[0], 2)
+    legend_above(axes[0], 2)
     grown = rows[rows["name"].str.startswith("growth_")]
     for (name, part), marker in zip(grown.groupby("name", sort=False), "os^D", strict=False):
         label = f"{name[7:]} up to {part['value'].max():.0f}"
@@ -539,8 +537,8 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     axes[1].set_xlabel("share of the largest size")
     axes[1].set_ylabel("seconds")
     if len(grown):
-        figures.legend_above(axes[1], 2)
-    figures.save(fig, rows.drop(columns="exactness"), folder, "engine")
+        legend_above(axes[1], 2)
+    save(fig, rows.drop(columns="exactness"), folder, "engine")
 
 
 def stock(model):

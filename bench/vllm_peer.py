@@ -14,12 +14,12 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
 
 from lib.engine.models import wheel_weights  # noqa: E402  vLLM reads its environment when it is imported
-from lib.engine.vllm import serve  # noqa: E402
+from lib.engine.vllm import open_vllm  # noqa: E402
 
 
 def main() -> None:
     given = json.loads(sys.stdin.readline())
-    policy = serve(str(wheel_weights()), dtype="float32", max_length=256)
+    policy = open_vllm(str(wheel_weights()), dtype="float32", max_length=256)
     names = [str(i) for i in range(len(given["prompts"]))]
     for seed, _ in enumerate(sys.stdin):
         began = time.perf_counter()

@@ -12,8 +12,8 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from faults.outages import cases_file, command
-from faults.staging import KEY, honest, row, served
+from faults.outages import cases_file, grade_command
+from faults.staging import KEY, honest, row, scripted_server
 from lib import metrics
 from lib.config import ROOT, load_profile
 from lib.questions import sources
@@ -174,12 +174,14 @@ def secrets():
         "served": honest,
         "refused": lambda b, a: failure(401, "x", f"bad key {KEY}"),
     }.items():
-        with served(script) as (server, folder, settings):
+        with scripted_server(script) as (server, folder, settings):
             cases_file(folder / "cases.csv", 5)
             places |= {
                 f"{name}: {what}": text
                 for what, text in zip(
-                    ("stdout", "stderr"), command(folder, server.url).communicate(), strict=True
+                    ("stdout", "stderr"),
+                    grade_command(folder, server.url).communicate(),
+                    strict=True,
                 )
             }
             places |= {f"{name}: {p.name}": p.read_text() for p in folder.rglob("*") if p.is_file()}

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from faults.staging import believer, case_of, judged, row, served
+from faults.staging import believer, case_of, judged, row, scripted_server
 from lib.config import Judge, load_profile
 from lib.judge.attacks import attack_cases
 from lib.judge.model import JudgeFailed, ask_judge, canonical, verdict
@@ -39,7 +39,7 @@ def malformed_verdicts():
 
     questions = [question for kind in SHAPES for question in (kind, f"after {kind}")]
     texts = ["the Rwandan seat", "Kigali"] * len(SHAPES)
-    with served(script, concurrency=1) as (_, folder, settings):
+    with scripted_server(script, concurrency=1) as (_, folder, settings):
         found, _ = judged(settings, folder, (questions, [["Kigali"]] * len(texts), texts))
     failed, believed = (sum(v == value for v in found[::2]) for value in (None, 1.0))
     lost = sum(v != 1.0 for v in found[1::2])
@@ -86,7 +86,7 @@ def attacks():
     from lib.questions.atlas import atlas
 
     cases = attack_cases(atlas(120, {}, None, 0))
-    with served(believer) as (_, folder, settings):
+    with scripted_server(believer) as (_, folder, settings):
         found, judge = judged(settings, folder, [cases[c] for c in ("question", "answers", "text")])
     cases = cases.assign(believed=[v == 1.0 for v in found], wrong=[v == 0.0 for v in found])
     cases["early"] = [
@@ -158,7 +158,7 @@ def true_aliases():
             for x in a[:3]
         ]
         cases = [case for case in cases if case[1]]
-        with served(truthful, max_disputed=1.0) as (_, folder, settings):
+        with scripted_server(truthful, max_disputed=1.0) as (_, folder, settings):
             found, judge = judged(settings, folder, list(zip(*cases, strict=True)))
         kept = sum(v == 1.0 for v in found)
         told = f"{judge.counts['disputed']} disputed, {judge.counts['fooled']} fooled, {judge.counts['prechecked']} early"
@@ -175,7 +175,7 @@ def failing_judge():
     rows, texts = {}, [f"answer {i:03d}" for i in range(400)]
     for share in (5, 20, 100):
         broken = set(texts[:: 100 // share])
-        with served(
+        with scripted_server(
             lambda b, a, bad=broken: "I cannot tell" if case_of(b)["candidate"] in bad else "0.0",
             max_failed=0.05,
         ) as (_, folder, settings):

@@ -16,9 +16,9 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from faults.staging import KEY, QUICK, believer, honest, row, says, served
+from faults.staging import KEY, QUICK, believer, honest, row, says, scripted_server
 from lib.config import ROOT
-from lib.judge.cache import Cache
+from lib.judge.cache import ReplyCache
 from lib.judge.client import CallsStopped, Client, cache_key
 from tests.loopback import failure
 
@@ -37,7 +37,7 @@ def storm():
             )
         return f"re {text}"
 
-    with served(script, concurrency=64) as (server, folder, settings):
+    with scripted_server(script, concurrency=64) as (server, folder, settings):
         client = Client(settings, cache=folder / "llm.jsonl", **QUICK | {"patience": 300})
         texts = [f"call {i}" for i in range(2000)]
         replies = client.ask([says(t) for t in texts])
@@ -63,7 +63,7 @@ def hangs():
         await asyncio.sleep(30 if attempt == 1 else 0)
         return "1.0"
 
-    with served(script) as (server, folder, settings):
+    with scripted_server(script) as (server, folder, settings):
         client = Client(settings, cache=folder / "llm.jsonl", **QUICK | {"timeout": 0.5})
         began = time.monotonic()
         replies = client.ask([says(str(i)) for i in range(20)])
@@ -78,7 +78,7 @@ def hangs():
 
 
 def refusals():
-    """Wrong key, spent quota, a refused request, a model that is not served, no server, a spent
+    """Wrong key, spent quota, a refused request, a model that is not scripted_server, no server, a spent
     budget: one line each.
 
     Detected: the run stops with a line that says why, at the first refused call; what was answered
@@ -94,19 +94,19 @@ def refusals():
     }
     rows = {}
     for name, (answer, words) in kinds.items():
-        with served(
+        with scripted_server(
             lambda b, a, x=answer: "1.0" if says("0") == b["messages"] else x, concurrency=1
         ) as at:
             rows[name] = stopped(at, words, kept=1, most=2)
-    with served(believer, models=["other"]) as at:
+    with scripted_server(believer, models=["other"]) as at:
         rows["model that is not served"] = stopped(
             at, "is not served there; it serves other", kept=0, most=0
         )
-    with served(believer, max_calls=7) as at:
+    with scripted_server(believer, max_calls=7) as at:
         rows["spent budget"] = stopped(
             at, "7 calls used, the most that judge.max_calls = 7 allows", kept=7, most=7
         )
-    with served(believer) as (_, folder, settings):
+    with scripted_server(believer) as (_, folder, settings):
         gone = settings.model_copy(update={"base_url": "http://127.0.0.1:9/v1"})
         rows["no server"] = stopped((None, folder, gone), "does not answer", kept=0, most=0)
     return rows
@@ -134,7 +134,7 @@ def stopped(at, words: str, kept: int, most: int) -> dict:
         and asked <= most
         and time.monotonic() - began < 10
     )
-    kept -= len(Cache(folder / "llm.jsonl").replies)
+    kept -= len(ReplyCache(folder / "llm.jsonl").replies)
     return row(1, right, lost=kept, note=line.replace(str(server and server.url), "URL"))
 
 
@@ -153,7 +153,7 @@ def cases_file(path: Path, n: int) -> Path:
     return path
 
 
-def command(folder: Path, url: str, before: str = "", output: str = "out.csv"):
+def grade_command(folder: Path, url: str, before: str = "", output: str = "out.csv"):
     """The judging command on cases.csv as a process; `before` is shell that comes first (limits)."""
     line = [
         sys.executable,
@@ -192,21 +192,24 @@ def kills(times: int = 20, n: int = 600):
                 state["process"].kill()
         return honest(body, attempt)
 
-    with served(script) as (server, folder, _):
+    with scripted_server(script) as (server, folder, _):
         cases_file(folder / "cases.csv", n)
         killed = lost = again = 0
         for _ in range(times):
-            state["left"], state["process"] = int(rng.integers(5, 35)), command(folder, server.url)
+            state["left"], state["process"] = (
+                int(rng.integers(5, 35)),
+                grade_command(folder, server.url),
+            )
             state["process"].communicate()
             killed += state["process"].returncode == -signal.SIGKILL
-            kept = len(Cache(folder / "cache" / "llm.jsonl").replies)
+            kept = len(ReplyCache(folder / "cache" / "llm.jsonl").replies)
             again = sum(server.seen.values()) - kept
             lost = max(lost, again - 8 * killed)
         state["left"] = None
-        told, wrong = command(folder, server.url).communicate()
+        told, wrong = grade_command(folder, server.url).communicate()
         asked, broken = len(server.seen), (folder / "out.csv").read_bytes()
         (folder / "cache" / "llm.jsonl").unlink()
-        command(folder, server.url, output="whole.csv").communicate()
+        grade_command(folder, server.url, output="whole.csv").communicate()
         same = broken == (folder / "whole.csv").read_bytes()
         right = pd.read_csv(folder / "whole.csv")["correct"].sum() == n // 2
     note = f"{n} predictions, {asked} calls, {again} sent again; table {'byte-identical' if same else 'DIFFERS'}"
@@ -218,7 +221,11 @@ def damaged_cache():
     """A cache with flipped, zeroed, torn and foreign lines: these are asked again, all others are
     kept.
     """
-    with served(lambda b, a: f"re {b['messages'][-1]['content']}") as (server, folder, settings):
+    with scripted_server(lambda b, a: f"re {b['messages'][-1]['content']}") as (
+        server,
+        folder,
+        settings,
+    ):
         path, batch = folder / "llm.jsonl", [says(f"{i}") for i in range(1000)]
         whole = Client(settings, cache=path, **QUICK).ask(batch)
         lines, rng = path.read_bytes().splitlines(keepends=True), np.random.default_rng(0)
@@ -234,7 +241,7 @@ def damaged_cache():
             lines[i] = bytes(line)
         lines[-1] = lines[-1][:-7]  # torn by a kill
         path.write_bytes(b"".join(lines))
-        cache = Cache(path)
+        cache = ReplyCache(path)
         replies, asked = {k: v for k, v in cache.replies.items()}, len(server.order)
         client = Client(settings, cache=path, **QUICK)
         again = client.ask(batch)
@@ -250,7 +257,7 @@ def two_writers():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "llm.jsonl"
         code = (
-            "import sys; from lib.judge.cache import Cache; cache = Cache(sys.argv[1]); "
+            "import sys; from lib.judge.cache import ReplyCache; cache = ReplyCache(sys.argv[1]); "
             "[cache.add(f'{sys.argv[2]}{i}', 'x' * (i % 99)) for i in range(5000)]; cache.flush()"
         )
         run = [
@@ -258,7 +265,7 @@ def two_writers():
             for name in "ab"
         ]
         codes = [process.wait() for process in run]
-        cache = Cache(path)
+        cache = ReplyCache(path)
         names = [name for name in re.findall(r'"key": "([ab])', path.read_text())]
         turns = sum(a != b for a, b in zip(names, names[1:], strict=False))
     return row(
@@ -277,13 +284,16 @@ def full_disk():
     One line, an exit code, and a second run with room asks only for the rest.
     """
     rows = {}
-    with served(honest) as (server, folder, _):
+    with scripted_server(honest) as (server, folder, _):
         cases_file(folder / "cases.csv", 300)
-        process = command(folder, server.url, "ulimit -f 16;")
+        process = grade_command(folder, server.url, "ulimit -f 16;")
         _, line = process.communicate()
-        kept, sent = len(Cache(folder / "cache" / "llm.jsonl").replies), sum(server.seen.values())
+        kept, sent = (
+            len(ReplyCache(folder / "cache" / "llm.jsonl").replies),
+            sum(server.seen.values()),
+        )
         clear = process.returncode != 0 and "make room" in line and line.count("\n") == 1
-        command(folder, server.url).communicate()
+        grade_command(folder, server.url).communicate()
         right = pd.read_csv(folder / "out.csv")["correct"].sum() == 150
         again = sum(server.seen.values()) - len(server.seen)
     rows["full disk"] = row(
@@ -293,7 +303,7 @@ def full_disk():
         ok=clear and right and kept > 0 and again <= 8,
         note=f"{kept} replies kept, {again} sent again; {line.strip()[-110:]}",
     )
-    with served(honest) as (server, folder, _):
+    with scripted_server(honest) as (server, folder, _):
         folder.chmod(0o755)
         cases_file(folder / "cases.csv", 10)
         closed = folder / "closed"

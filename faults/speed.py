@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from faults.staging import KEY
 from lib.config import ROOT, Judge
-from lib.judge.cache import Cache, _line
+from lib.judge.cache import ReplyCache, _line
 from lib.judge.client import Client, cache_key
 from lib.judge.model import ask_judge, messages
 
@@ -134,7 +134,7 @@ def million(folder: Path):
 
 if __name__ == "__main__":  # the process of `million`: open the file it is given
     began = time.monotonic()
-    cache = Cache(Path(sys.argv[1]))
+    cache = ReplyCache(Path(sys.argv[1]))
     seconds = time.monotonic() - began
     # kilobytes on Linux, bytes on a Mac
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (

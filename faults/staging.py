@@ -33,7 +33,7 @@ def row(n, detected, lost=0, false_positives=0, ok=None, note="") -> dict:
 
 
 @contextmanager
-def served(script, models=None, key=KEY, **settings):
+def scripted_server(script, models=None, key=KEY, **settings):
     """(server, folder, judge settings) with a key and no other address in the environment."""
     with loopback(script, models) as server, tempfile.TemporaryDirectory() as folder:
         environment = {

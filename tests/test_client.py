@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from faults.staging import served
+from faults.staging import scripted_server
 from lib.config import Judge
-from lib.judge.cache import Cache
+from lib.judge.cache import ReplyCache
 from lib.judge.client import CallsStopped, Client, _retry_after, cache_key, open_client
 from lib.judge.grading import make_reward
 
@@ -196,7 +196,7 @@ def test_answers_before_a_stop_are_kept(serve):
     )
     with pytest.raises(CallsStopped):
         client.ask(say("a", "b", "c"))
-    assert len(Cache(client.cache.path).replies) == 2
+    assert len(ReplyCache(client.cache.path).replies) == 2
 
 
 MALFORMED = {
@@ -318,14 +318,14 @@ def test_the_budget_stops_before_the_next_call_and_keeps_what_was_paid_for(serve
         CallsStopped, match="5 calls used, the most that judge.max_calls = 5 allows, 15 of 20"
     ):
         client.ask(say(*map(str, range(20))))
-    assert sum(server.seen.values()) == 5 == len(Cache(client.cache.path).replies)
+    assert sum(server.seen.values()) == 5 == len(ReplyCache(client.cache.path).replies)
     assert (
         client.ask(say(*[text for text in server.seen])) == ["1.0"] * 5
     )  # what is kept needs no budget
 
 
 def test_tokens_are_counted_where_the_server_tells_and_limited():
-    with served(lambda body, attempt: "1.0", concurrency=1, max_tokens=250) as (
+    with scripted_server(lambda body, attempt: "1.0", concurrency=1, max_tokens=250) as (
         server,
         folder,
         settings,
@@ -344,7 +344,7 @@ def test_tokens_are_counted_where_the_server_tells_and_limited():
      ([f"m{i}" for i in range(50)], "m", False)],
 )  # fmt: skip
 def test_a_model_that_is_not_served_is_named_before_any_call(models, model, refused):
-    with served(lambda body, attempt: "1.0", models=models) as (server, folder, settings):
+    with scripted_server(lambda body, attempt: "1.0", models=models) as (server, folder, settings):
         client = Client(settings, cache=folder / "a")
         if refused:
             with pytest.raises(CallsStopped, match="m at .* is not served there; it serves other"):
@@ -355,7 +355,7 @@ def test_a_model_that_is_not_served_is_named_before_any_call(models, model, refu
 
 
 def test_an_auditor_has_an_address_and_a_key_of_its_own(monkeypatch):
-    with served(lambda body, attempt: "1.0") as (server, folder, settings):
+    with scripted_server(lambda body, attempt: "1.0") as (server, folder, settings):
         monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
         monkeypatch.setenv("AUDITOR_API_KEY", "sk-second")
         assert Client(settings, cache=folder / "a", who="AUDITOR").ask(say("a")) == ["1.0"]
@@ -381,7 +381,7 @@ def test_key_changes_with_every_field():
 
 def test_damage_loses_only_the_damaged_records(tmp_path):
     path = tmp_path / "cache.jsonl"
-    cache = Cache(path)
+    cache = ReplyCache(path)
     for i in range(6):
         cache.add(f"k{i}", f'reply {i} "quoted"\nline')
     cache.flush()
@@ -391,11 +391,11 @@ def test_damage_loses_only_the_damaged_records(tmp_path):
     lines[3] = b'{"key": "k3", "reply": null, "crc": 1}\n'
     lines[5] = lines[5][:-9]  # torn by a kill
     path.write_bytes(b"".join(lines))
-    again = Cache(path)
+    again = ReplyCache(path)
     assert sorted(again.replies) == ["k0", "k4"] and again.damaged == 3
     again.add("k5", "new")
     again.flush()
-    whole = Cache(path)
+    whole = ReplyCache(path)
     assert (
         whole.replies["k5"] == "new"
         and whole.replies["k0"].endswith("\nline")
@@ -410,17 +410,17 @@ def test_a_reply_is_on_disk_before_the_next_is_asked_and_old_files_stay_readable
         b"s\n0.0"
     )  # as another writer puts it
     path.write_bytes(plain + spaced)
-    cache = Cache(path)
+    cache = ReplyCache(path)
     assert cache.replies == {"k": "1.0", "s": "0.0"} and not cache.damaged
     cache.add("é", 'say "1.0"\n\ud800')
-    assert Cache(path).replies["é"] == 'say "1.0"\n\ud800'  # not flushed, yet written
+    assert ReplyCache(path).replies["é"] == 'say "1.0"\n\ud800'  # not flushed, yet written
     with pytest.raises(OSError, match="replies cannot be kept there.*make room or set OUTPUTS"):
-        Cache(tmp_path / "cache.jsonl" / "below").add("k", "1.0")
+        ReplyCache(tmp_path / "cache.jsonl" / "below").add("k", "1.0")
 
 
 def test_two_writers_share_a_file(tmp_path):
     path = tmp_path / "cache.jsonl"
-    first, second = Cache(path), Cache(path)
+    first, second = ReplyCache(path), ReplyCache(path)
 
     def fill(cache, name):
         for i in range(500):
@@ -430,7 +430,7 @@ def test_two_writers_share_a_file(tmp_path):
     threads = [threading.Thread(target=fill, args=pair) for pair in ((first, "a"), (second, "b"))]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    both = Cache(path)
+    both = ReplyCache(path)
     assert len(both.replies) == 1000 and both.damaged == 0
     first.read()
     assert first.replies["b499"] == "b" * 50

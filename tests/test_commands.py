@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from faults import outages
-from faults.staging import honest, served
+from faults.staging import honest, scripted_server
 from lib.config import ROOT, Judge
 from lib.judge.grading import regrade
 from lib.tables import TableError
@@ -99,7 +99,7 @@ def test_bad_input_ends_in_one_line(column, value, options, said, tmp_path):
 
 def test_a_model_that_is_not_served_and_a_dead_address_in_the_environment(tmp_path):
     CASES.assign(prediction="Italy", answers="Italy").to_csv(tmp_path / "in.csv", index=False)
-    with served(honest, models=["good"]) as (server, folder, _):
+    with scripted_server(honest, models=["good"]) as (server, folder, _):
         os.environ["OPENAI_BASE_URL"] = (
             "http://127.0.0.1:9/v1"  # what is given on the command line wins
         )

@@ -13,7 +13,18 @@ import pytest
 from IPython.core.formatters import PNGFormatter
 from PIL import Image
 
-from lib.figures import study as figures
+from lib.figures.accuracy import plot_accuracy, plot_finding, plot_training_curves
+from lib.figures.attribution import plot_gain_shares
+from lib.figures.redistribution import (
+    plot_accessibility_strata,
+    plot_bounds,
+    plot_mass_shift,
+    plot_pass_at_k,
+    plot_repair_damage,
+    plot_resampling,
+    plot_seen_mass,
+)
+from lib.figures.style import DOUBLE, POLICY, SINGLE, STRATUM, panels, save, whiskers
 
 
 def estimates(**columns):
@@ -22,17 +33,15 @@ def estimates(**columns):
     return frame.assign(low=frame["value"] - 0.05, high=frame["value"] + 0.05, n=50)
 
 
-ACCURACY = estimates(policy=list(figures.POLICY), value=np.linspace(0.2, 0.6, 7))
+ACCURACY = estimates(policy=list(POLICY), value=np.linspace(0.2, 0.6, 7))
 CURVES = estimates(
     when=["before"] * 3 + ["after"] * 3, k=[1, 2, 4] * 2, value=[0.2, 0.3, 0.4, 0.5, 0.6, 0.65]
 )
 GREEDY = estimates(when=["before", "after"], value=[0.25, 0.3])
-STRATA = estimates(
-    when=["before"] * 4 + ["after"] * 4, stratum=list(figures.STRATUM) * 2, value=[0.25] * 8
-)
+STRATA = estimates(when=["before"] * 4 + ["after"] * 4, stratum=list(STRATUM) * 2, value=[0.25] * 8)
 FLIPS = estimates(
     direction=["repair", "damage"] * 4,
-    stratum=np.repeat(list(figures.STRATUM), 2),
+    stratum=np.repeat(list(STRATUM), 2),
     value=np.linspace(0.1, 0.9, 8),
 )
 AGAIN = estimates(
@@ -59,18 +68,18 @@ LOG = pd.DataFrame({
 })  # fmt: skip
 
 DRAWN = {
-    "accuracy": (lambda ax: figures.plot_accuracy(ACCURACY, ax), {}, ACCURACY),
-    "training": (lambda ax: figures.plot_training_curves(LOG, ax), {"columns": 3, "rows": 2}, LOG),
-    "pass_at_k": (lambda ax: figures.plot_pass_at_k(CURVES, ax, GREEDY), {}, CURVES),
-    "strata": (lambda ax: figures.plot_accessibility_strata(STRATA, ax), {}, STRATA),
-    "bounds": (lambda ax: figures.plot_bounds(BOUNDS, ax), {"columns": 2}, BOUNDS),
-    "flips": (lambda ax: figures.plot_repair_damage(FLIPS, ax, FLIPS), {"columns": 2}, FLIPS),
-    "resampling": (lambda ax: figures.plot_resampling(AGAIN, ax), {"columns": 2}, AGAIN),
-    "shift": (lambda ax: figures.plot_mass_shift(SHIFT, ax), {}, SHIFT),
-    "seen": (lambda ax: figures.plot_seen_mass(SEEN, ax), {}, SEEN),
-    "shares": (lambda ax: figures.plot_gain_shares(SHARES, ax), {}, SHARES),
+    "accuracy": (lambda ax: plot_accuracy(ACCURACY, ax), {}, ACCURACY),
+    "training": (lambda ax: plot_training_curves(LOG, ax), {"columns": 3, "rows": 2}, LOG),
+    "pass_at_k": (lambda ax: plot_pass_at_k(CURVES, ax, GREEDY), {}, CURVES),
+    "strata": (lambda ax: plot_accessibility_strata(STRATA, ax), {}, STRATA),
+    "bounds": (lambda ax: plot_bounds(BOUNDS, ax), {"columns": 2}, BOUNDS),
+    "flips": (lambda ax: plot_repair_damage(FLIPS, ax, FLIPS), {"columns": 2}, FLIPS),
+    "resampling": (lambda ax: plot_resampling(AGAIN, ax), {"columns": 2}, AGAIN),
+    "shift": (lambda ax: plot_mass_shift(SHIFT, ax), {}, SHIFT),
+    "seen": (lambda ax: plot_seen_mass(SEEN, ax), {}, SEEN),
+    "shares": (lambda ax: plot_gain_shares(SHARES, ax), {}, SHARES),
     "finding": (
-        lambda ax: figures.plot_finding(ACCURACY, CURVES, FLIPS, ax),
+        lambda ax: plot_finding(ACCURACY, CURVES, FLIPS, ax),
         {"columns": 3},
         ACCURACY,
     ),
@@ -80,9 +89,9 @@ DRAWN = {
 def draw(name, folder):
     """The figure `name`, drawn and saved; returns the figure and its axes."""
     plot, layout, frame = DRAWN[name]
-    fig, axes = figures.panels(**layout)
+    fig, axes = panels(**layout)
     assert plot(axes) is axes
-    figures.save(fig, frame, folder, name)
+    save(fig, frame, folder, name)
     return fig, axes
 
 
@@ -110,7 +119,7 @@ def test_saved_twice_is_the_same_at_its_final_size(name, drawn, tmp_path):
     for kind in ("pdf", "png", "csv"):
         one, two = (folder / f"{name}.{kind}" for folder in (first, tmp_path))
         assert one.read_bytes() == two.read_bytes(), kind
-    width = figures.SINGLE if isinstance(axes, matplotlib.axes.Axes) else figures.DOUBLE
+    width = SINGLE if isinstance(axes, matplotlib.axes.Axes) else DOUBLE
     with Image.open(tmp_path / f"{name}.png") as image:
         assert image.size == tuple(round(300 * side) for side in fig.get_size_inches())
         assert image.width == round(300 * width)
@@ -174,10 +183,8 @@ def test_interval_ends_where_the_frame_says(drawn):
 
 
 def test_a_missing_interval_draws_no_bar():
-    fig, ax = figures.panels()
-    figures.whiskers(
-        ax, [0, 1], estimates(value=[0.5, 0.6]).assign(low=[0.4, np.nan], high=[0.7, np.nan])
-    )
+    fig, ax = panels()
+    whiskers(ax, [0, 1], estimates(value=[0.5, 0.6]).assign(low=[0.4, np.nan], high=[0.7, np.nan]))
     drawn = ax.containers[0][2][0].get_segments()
     assert sum(len(s) > 0 and np.isfinite(s).all() for s in drawn) == 1
 
@@ -185,10 +192,7 @@ def test_a_missing_interval_draws_no_bar():
 def test_policies_differ_in_shape_so_that_grey_is_enough():
     from lib.figures.style import LOOKS, MARKER
 
-    assert set(MARKER) == set(figures.POLICY) and len(set(MARKER.values())) == len(MARKER)
+    assert set(MARKER) == set(POLICY) and len(set(MARKER.values())) == len(MARKER)
     assert len({marker for _, _, marker in LOOKS.values()}) == len(LOOKS)
-    grey = [
-        matplotlib.colors.to_rgb(c) @ np.array([0.299, 0.587, 0.114])
-        for c in figures.STRATUM.values()
-    ]
+    grey = [matplotlib.colors.to_rgb(c) @ np.array([0.299, 0.587, 0.114]) for c in STRATUM.values()]
     assert all(a - b > 0.12 for a, b in zip(grey, grey[1:], strict=False))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faults.staging import believer, honest, served
+from faults.staging import believer, honest, scripted_server
 from lib.config import Auditor, Judge
 from lib.judge.grading import (
     JudgeFailed,
@@ -285,7 +285,10 @@ def test_an_auditor_is_asked_in_evaluation_only(capsys):
     samples = pd.DataFrame(
         {"question_id": "a", "policy": "base", "sample": [0, 1], "text": ["France", "Spain"]}
     )
-    with served(honest) as (first, folder, settings), served(believer) as (second, _, _):
+    with (
+        scripted_server(honest) as (first, folder, settings),
+        scripted_server(believer) as (second, _, _),
+    ):
         settings = settings.model_copy(
             update={"auditor": Auditor(model="big", base_url=second.url)}
         )

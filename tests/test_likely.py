@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from lib.engine import likely as enumeration
-from lib.engine.likely import agreement, bounds, likely_answers, walk
+from lib.engine.likely import likely_answers, walk
 from lib.engine.models import make_policy
+from lib.study.bounds import bounds, bounds_beside_samples
 from tests.tiny import tiny_model, word_tokenizer
 
 LENGTH = 3
@@ -122,6 +123,6 @@ def test_agreement_is_whether_interval_and_bounds_meet():
     access = pd.DataFrame(
         {"question_id": ["a", "b"], "correct": [16, 0], "n": [64, 64], "share": [0.25, 0.0]}
     )
-    found = agreement(limits, access)
+    found = bounds_beside_samples(limits, access)
     assert found["agrees"].tolist() == [True, False]
     assert found["low"].iloc[0] < 0.25 < found["high"].iloc[0]

@@ -18,7 +18,7 @@ from lib.dedup.recall import (
     label,
     read_pairs,
     repeats,
-    score,
+    score_pairs,
     share,
     whole,
 )
@@ -83,7 +83,7 @@ def test_scores_by_hand():
     )
     found = pd.DataFrame({"test_id": list("abd"), "train_id": list("wxz")})
     verdicts = pairs[PAIR].assign(is_contained=[True, False, True, True])
-    table = score(label(pairs, found, verdicts)).set_index(["what", "of"])
+    table = score_pairs(label(pairs, found, verdicts)).set_index(["what", "of"])
     hits = table[["hits", "n"]].apply(tuple, axis=1)
     assert hits["blocker_recall", "all"] == (2, 3) and hits[
         "blocker_recall", "origin: written"
@@ -190,6 +190,6 @@ def test_words_and_answers_alone_find_most_labelled_pairs_of_a_benchmark(name):
     flat = candidates(
         train, near, 10, 0.5, lambda texts: np.ones((len(texts), 1), np.float32)
     )  # no embedding
-    table = score(label(pairs, flat, judge_rule(pairs[PAIR], both))).set_index(["what", "of"])
+    table = score_pairs(label(pairs, flat, judge_rule(pairs[PAIR], both))).set_index(["what", "of"])
     assert table.loc[("blocker_recall", "all"), "value"] > 0.9
     assert table.loc[("verdict_precision", "all"), "value"] > 0.8

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from lib.engine import decoding, sampling
-from lib.engine.decoding import Cache, choose, decode, uniform_draws
+from lib.engine.decoding import KeyValueCache, choose, decode, uniform_draws
 from lib.engine.models import load_policy, make_policy
 from lib.engine.sampling import greedy, sample, score
 from lib.prompts import direct, render
@@ -82,7 +82,9 @@ def test_a_cache_of_any_size_that_grows_gives_the_same_answers(
         return sorted(drawn, key=lambda done: done["index"])
 
     usual = answers()
-    monkeypatch.setattr(decoding, "Cache", lambda policy, *_: Cache(policy, slots, columns, size))
+    monkeypatch.setattr(
+        decoding, "Cache", lambda policy, *_: KeyValueCache(policy, slots, columns, size)
+    )
     for ours, theirs in zip(answers(), usual, strict=True):
         assert ours["ids"] == theirs["ids"]
         for key in ("logprob", "entropy"):

@@ -13,8 +13,9 @@ import pytest
 
 from lib.config import ROOT, Judge
 from lib.judge import serve as local_judge
+from lib.judge.address import note, running, served
 from lib.judge.client import Client
-from lib.judge.serve import JudgeError, command, note, running, served
+from lib.judge.serve import JudgeError, vllm_command
 
 SERVER = """
 import http.server, json, sys
@@ -82,14 +83,14 @@ def taken(port):
 
 def test_weights_are_divided_over_a_power_of_two_of_the_cards(tmp_path):
     python = interpreter(tmp_path, ABOUT)
-    line = " ".join(command(python, "owner/name@abc", 8001, None, ["--dtype", "float32"]))
+    line = " ".join(vllm_command(python, "owner/name@abc", 8001, None, ["--dtype", "float32"]))
     assert "--model owner/name --served-model-name owner/name --revision abc" in line
     assert "--tensor-parallel-size 4 --host 127.0.0.1 --port 8001" in line and line.endswith(
         "--dtype float32"
     )
-    assert "--tensor-parallel-size 2 " in " ".join(command(python, "owner/name", 8001, 2, []))
+    assert "--tensor-parallel-size 2 " in " ".join(vllm_command(python, "owner/name", 8001, 2, []))
     with pytest.raises(JudgeError, match="asks for 8 GPUs and 6 are visible"):
-        command(python, "owner/name", 8001, 8, [])
+        vllm_command(python, "owner/name", 8001, 8, [])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_weights_are_divided_over_a_power_of_two_of_the_cards(tmp_path):
 def test_what_is_missing_is_said(about, said, tmp_path):
     python = interpreter(tmp_path, about) if about else str(tmp_path / "nowhere")
     with pytest.raises(JudgeError, match=said):
-        command(python, "owner/name", 8001, None, [])
+        vllm_command(python, "owner/name", 8001, None, [])
 
 
 @pytest.mark.parametrize(

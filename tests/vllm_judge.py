@@ -13,6 +13,7 @@ import pytest
 from lib.config import ROOT, Judge
 from lib.engine.models import wheel_weights
 from lib.judge import serve as local_judge
+from lib.judge.address import served
 from lib.judge.client import Client
 
 PORT = 8767
@@ -76,4 +77,4 @@ def test_served_found_asked_stopped_and_killed(no_address):
     judge = start()
     judge.send_signal(signal.SIGKILL)
     judge.wait(10)
-    assert local_judge.served(model) is None and ended(), "vLLM outlived a killed make judge"
+    assert served(model) is None and ended(), "vLLM outlived a killed make judge"

@@ -16,7 +16,7 @@ import pytest
 from lib.engine import vllm as serving
 from lib.engine.models import load_policy, wheel_weights
 from lib.engine.sampling import greedy, sample
-from lib.engine.vllm import serve
+from lib.engine.vllm import open_vllm
 
 QUESTIONS = pd.DataFrame({
     "question_id": [f"q{i}" for i in range(4)],
@@ -37,7 +37,7 @@ def policy():
 @pytest.fixture(scope="module")
 def served():
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    return serve(str(wheel_weights()), dtype="float32", max_length=256, enforce_eager=True)
+    return open_vllm(str(wheel_weights()), dtype="float32", max_length=256, enforce_eager=True)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def server(tmp_path_factory):
                     break
                 except OSError:
                     time.sleep(1)
-            yield serve(folder, base_url=f"http://127.0.0.1:{PORT}/v1")
+            yield open_vllm(folder, base_url=f"http://127.0.0.1:{PORT}/v1")
         finally:
             process.terminate()
 
@@ -109,6 +109,6 @@ def test_a_server(server, policy, tmp_path, monkeypatch):
         serving.GenerationConfig, "from_pretrained", lambda *a, **k: policy.model.generation_config
     )
     with pytest.raises(LookupError, match="serves .*, not some/model"):
-        serve("some/model", base_url=f"http://127.0.0.1:{PORT}/v1")
+        open_vllm("some/model", base_url=f"http://127.0.0.1:{PORT}/v1")
     with pytest.raises(ConnectionError, match="no server answers"):
-        serve("some/model", base_url="http://127.0.0.1:9/v1")
+        open_vllm("some/model", base_url="http://127.0.0.1:9/v1")

@@ -78,7 +78,7 @@ def label(pairs: pd.DataFrame, found: pd.DataFrame, verdicts: pd.DataFrame) -> p
     return both.assign(found=both["found"].eq(True), called=both["called"].eq(True))
 
 
-def score(labelled: pd.DataFrame) -> pd.DataFrame:
+def score_pairs(labelled: pd.DataFrame) -> pd.DataFrame:
     """Candidates and verdicts against the labels: what, of, value, low, high, hits, n (Wilson
     intervals).
 
@@ -254,7 +254,7 @@ def examine(name: str, questions: pd.DataFrame, settings, search, ask=None) -> p
     return label(pairs, met, judged).merge(judged[[*PAIR, "reasoning", "failed"]], on=PAIR)
 
 
-def measure(
+def measure_benchmark(
     name: str, settings, mirror: str | None = None, ask=None, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
     """Dedup of a whole benchmark, measured: frames `counts`, `given_away`, `score`, `labelled` and
@@ -287,7 +287,7 @@ def measure(
     return {
         "counts": pd.DataFrame([{"dataset": name, **counts}]),
         "given_away": away,
-        "score": score(labelled),
+        "score": score_pairs(labelled),
         "labelled": labelled,
         "removed": removed,
     }
@@ -310,13 +310,13 @@ def main() -> None:
         settings = options(args)
         ask = open_client(settings.judge).ask if args.judge == "llm" else None
         for name in args.datasets:
-            tables = measure(name, settings, args.mirror, ask)
+            tables = measure_benchmark(name, settings, args.mirror, ask)
             labelled.append(tables["labelled"])
             for what, table in tables.items():
                 save_table(table, folder / f"{name}_{what}.csv")
             print(tables["counts"].round(1).to_string(index=False))
             print(tables["given_away"].round(4).to_string(index=False), flush=True)
-        table = score(pd.concat(labelled))
+        table = score_pairs(pd.concat(labelled))
         save_table(table, folder / "score.csv")
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"overlap: {' '.join(str(error).split())}")

@@ -38,7 +38,7 @@ class Family:
     prefixes: list[list[int]] = field(default_factory=list)  # samples that share each prefix
 
 
-class Cache:
+class KeyValueCache:
     """Keys and values of all families, the first at slot 0 and so on, so that one call attends for
     all of them.
 
@@ -164,12 +164,12 @@ def zeros(shape, dtype, device) -> torch.Tensor:
     )
 
 
-class Step:
+class StepAttention:
     """The layout of one decoding step: the next tokens of all families' prefixes, packed family by
     family.
     """
 
-    def __init__(self, cache: Cache):
+    def __init__(self, cache: KeyValueCache):
         self.cache, sizes = cache, [len(family.tokens) for family in cache.families]
         self.slots, self.rows, self.used = len(sizes), max(sizes), cache.used(slice(0, len(sizes)))
         slots = np.repeat(np.arange(self.slots), sizes)
@@ -223,10 +223,10 @@ class Step:
         )
 
 
-class Prefill:
+class PrefillAttention:
     """A trie's attention that also stores each prompt's entries in its family's slot."""
 
-    def __init__(self, trie: Trie, cache: Cache, families: list[Family]):
+    def __init__(self, trie: Trie, cache: KeyValueCache, families: list[Family]):
         self.trie, self.cache = trie, cache
         self.nodes = torch.tensor(
             [node for path in trie.nodes for node in path], device=trie.tokens.device
@@ -243,8 +243,8 @@ class Prefill:
         return self.trie.attend(layer, query, key, value, scaling)
 
 
-def prefill(
-    policy: Policy, cache: Cache, prompts: list[list[int]], owners: list
+def run_prompts(
+    policy: Policy, cache: KeyValueCache, prompts: list[list[int]], owners: list
 ) -> tuple[list[Family], torch.Tensor]:
     """Run the prompts' shared prefixes once: a family for each, and its last hidden state,
     (prompts, hidden).
@@ -255,16 +255,16 @@ def prefill(
     for family, prompt in zip(families, prompts, strict=True):
         cache.sees[family.slot, 0, : len(prompt)] = True
     hidden = packed_hidden(
-        policy.model.base_model, trie.tokens, trie.depths, Prefill(trie, cache, families)
+        policy.model.base_model, trie.tokens, trie.depths, PrefillAttention(trie, cache, families)
     )
     return families, hidden[[path[-1] for path in trie.nodes]]
 
 
-def step(policy: Policy, cache: Cache, depths: list[int]) -> torch.Tensor:
+def run_step(policy: Policy, cache: KeyValueCache, depths: list[int]) -> torch.Tensor:
     """Run the next token of every prefix, at positions `depths`; hidden states (prefixes, hidden)."""
     tokens = [token for family in cache.families for token in family.tokens]
     tokens, depths = (torch.tensor(x, device=policy.device) for x in (tokens, depths))
-    return packed_hidden(policy.model.base_model, tokens, depths, Step(cache))
+    return packed_hidden(policy.model.base_model, tokens, depths, StepAttention(cache))
 
 
 class Answers:
@@ -309,7 +309,7 @@ def decode(
     # the cache grows
     slots = max(1, min(rows * 5 // (4 * min(n, 4)), len(prompts) * -(-2 * n // FAMILY)))
     columns = longest + max(max_new_tokens, min(n, FAMILY) * min(max_new_tokens, 32))
-    cache = Cache(policy, slots, columns)
+    cache = KeyValueCache(policy, slots, columns)
     with packed_weights(policy.model):
         while waiting or cache.families:
             room = rows - sum(len(family.tokens) for family in cache.families)
@@ -326,14 +326,16 @@ def decode(
                     Answers(i, prompts[i], np.full((1, 1), np.nan) if numbers is None else numbers)
                     for i, numbers in zip(batch, drawn, strict=True)
                 ]
-                families, hidden = prefill(
+                families, hidden = run_prompts(
                     policy, cache, [owner.prompt for owner in owners], owners
                 )
                 for family in families:
                     family.prefixes = [list(range(len(family.owner.draws)))]
             else:
                 families = list(cache.families)
-                hidden = step(policy, cache, [f.owner.depth for f in families for _ in f.tokens])
+                hidden = run_step(
+                    policy, cache, [f.owner.depth for f in families for _ in f.tokens]
+                )
                 for owner in {f.owner for f in families}:
                     owner.depth += 1
             for owner in _draw(policy, cache, hidden, families, max_new_tokens, entropies):

@@ -6,18 +6,17 @@ any probability: those judged correct bound P(correct) from below, those judged 
 above.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import heappop, heappush
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lib.engine.decoding import PREFILL, Cache, prefill, step
+from lib.engine.decoding import PREFILL, KeyValueCache, run_prompts, run_step
 from lib.engine.linear import packed_weights
 from lib.engine.models import Policy
 from lib.engine.sampling import Progress
-from lib.metrics import bootstrap, wilson
 from lib.prompts import direct, render
 
 FLOOR = 1e-5  # less probable answers are not judged: they stay unknown
@@ -66,7 +65,7 @@ class Walk:
         """
         return self.expanded >= nodes or self.complete >= mass or not self.frontier
 
-    def take(self, cache: Cache, family, count: int) -> list[tuple]:
+    def take(self, cache: KeyValueCache, family, count: int) -> list[tuple]:
         """The likeliest prefixes of the frontier, made the next ones of the family; entries stay in
         the cache.
         """
@@ -98,7 +97,7 @@ def walk(
     """
     waiting, cache = (
         list(range(len(prompts)))[::-1],
-        Cache(
+        KeyValueCache(
             policy,
             min(max(1, len(prompts)), PREFILL),
             max(map(len, prompts), default=0) + nodes,
@@ -116,7 +115,7 @@ def walk(
                     waiting.pop() for _ in range(min(len(waiting), PREFILL - len(cache.families)))
                 ]
                 owners = [Walk(i, prompts[i]) for i in batch]
-                _, hidden = prefill(policy, cache, [owner.prompt for owner in owners], owners)
+                _, hidden = run_prompts(policy, cache, [owner.prompt for owner in owners], owners)
                 for owner, logprobs in zip(owners, log_softmax(hidden), strict=True):
                     owner.grow((), (), 0.0, logprobs, policy.stops, max_new_tokens)
             for family in [f for f in cache.families if f.owner.done(nodes, mass)]:
@@ -130,7 +129,7 @@ def walk(
                     for one in [family.owner]
                     for entry in one.take(cache, family, min(share, nodes - one.expanded))
                 ]
-                hidden = step(
+                hidden = run_step(
                     policy, cache, [len(one.prompt) + len(ids) - 1 for one, (ids, _, _) in taken]
                 )
                 for (one, entry), logprobs in zip(taken, log_softmax(hidden), strict=True):
@@ -169,60 +168,3 @@ def likely_answers(
         logprob=("logprob", np.logaddexp.reduce), finish=("finish", "first")
     ).reset_index()
     return frame.sort_values(["question_id", "logprob"], ascending=[True, False], ignore_index=True)
-
-
-def bounds(answers: pd.DataFrame, questions: pd.DataFrame, judge: Callable) -> pd.DataFrame:
-    """Lower and upper bound on P(correct) of each question, under the run's judge.
-
-    answers: from likely_answers; judge: from lib.judge.grading.make_reward. Frame of question_id,
-    lower, upper, found (the probability of all answers seen), answers (their number). A verdict
-    that failed leaves its answer unknown.
-    """
-    about = questions.set_index("question_id")
-    asked = [about.at[q, "question"] for q in answers["question_id"]]
-    golds = [list(about.at[q, "answers"]) for q in answers["question_id"]]
-    verdicts = judge(asked, golds, answers["text"].tolist())
-    table = answers.assign(
-        p=np.exp(answers["logprob"]),
-        right=[v == 1.0 for v in verdicts],
-        wrong=[v == 0.0 for v in verdicts],
-    )
-    rows = []
-    for question_id in questions["question_id"]:  # without an answer found the bounds are 0 and 1
-        part = table[table["question_id"] == question_id]
-        right, wrong = (part.loc[part[kind].astype(bool), "p"].sum() for kind in ("right", "wrong"))
-        rows.append(
-            (question_id, right, min(1.0, max(right, 1 - wrong)), part["p"].sum(), len(part))
-        )
-    return pd.DataFrame(rows, columns=["question_id", "lower", "upper", "found", "answers"])
-
-
-def agreement(limits: pd.DataFrame, access: pd.DataFrame) -> pd.DataFrame:
-    """The bounds beside the sampled share: its Wilson interval (low, high), and whether the two
-    meet (`agrees`).
-
-    access: question_id, correct, n, share, from lib.study.redistribution.accessibility.
-    """
-    table = limits.merge(access[["question_id", "correct", "n", "share"]], on="question_id")
-    table["low"], table["high"] = wilson(table["correct"].to_numpy(), table["n"].to_numpy())
-    table["agrees"] = (table["low"] <= table["upper"]) & (table["high"] >= table["lower"])
-    return table
-
-
-def bounds_summary(limits: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Means over questions: frame of when, measure, value, low, high, n.
-
-    limits: from agreement, with `when`. measure: lower and upper (bootstrap), agrees (share of
-    questions whose sampled interval meets the bounds, Wilson), zero_held (of the questions without
-    a right sample, the share with a right answer among the enumerated ones, Wilson).
-    """
-    rows = []
-    for when, part in limits.groupby("when", sort=False):
-        for measure in ("lower", "upper"):
-            low, high = bootstrap(part[measure], n_boot=n_boot, seed=seed)
-            rows.append((when, measure, part[measure].mean(), low, high, len(part)))
-        zero = part[part["correct"] == 0]
-        for measure, hits in (("agrees", part["agrees"]), ("zero_held", zero["lower"] > 0)):
-            value = hits.mean() if len(hits) else np.nan
-            rows.append((when, measure, value, *wilson(int(hits.sum()), len(hits)), len(hits)))
-    return pd.DataFrame(rows, columns=["when", "measure", "value", "low", "high", "n"])

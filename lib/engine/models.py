@@ -129,10 +129,10 @@ def load_sampler(profile: Profile, folder: Path | str | None = None):
     """
     if profile.sampling.backend == "engine":
         return load_policy(profile, folder)
-    from lib.engine.vllm import serve
+    from lib.engine.vllm import open_vllm
 
     name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
-    return serve(name, revision, profile.dtype, profile.sampling.base_url)
+    return open_vllm(name, revision, profile.dtype, profile.sampling.base_url)
 
 
 def make_policy(model, tokenizer) -> Policy:

@@ -15,7 +15,7 @@ from lib.prompts import direct, render
 from lib.tables import write_table
 
 HEAD = 512  # positions whose next-token logits are held at once in scoring
-COLUMNS = ["question_id", "policy", "sample", "text", "tokens", "logprob", "finish"]
+SAMPLE_COLUMNS = ["question_id", "policy", "sample", "text", "tokens", "logprob", "finish"]
 
 
 def sample(
@@ -81,7 +81,7 @@ def sample(
     frame = pd.DataFrame([records[q] for q in ids]).assign(policy=name)
     frame["sample"] = [list(range(first, first + len(x))) for x in frame["text"]]
     frame = frame.explode(["sample", "text", "tokens", "logprob", "finish"], ignore_index=True)[
-        COLUMNS
+        SAMPLE_COLUMNS
     ]
     frame = frame.astype({"sample": int, "tokens": int, "logprob": float})
     if file:

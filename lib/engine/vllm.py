@@ -105,7 +105,7 @@ class Served:
                 yield future.result()
 
 
-def serve(
+def open_vllm(
     name: str, revision=None, dtype="bfloat16", base_url=None, max_length: int = 1024, **options
 ) -> Served:
     """The model folder or hub id `name` run by vLLM in this process, or found at `base_url`.

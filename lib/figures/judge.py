@@ -5,8 +5,7 @@ trainings.
 import numpy as np
 import pandas as pd
 
-from lib.figures.study import grouped, legend_above
-from lib.figures.style import POLICY
+from lib.figures.style import POLICY, grouped, legend_above
 
 # one look for the same judge everywhere; shapes tell them apart in grey
 JUDGES = {

@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib import figure
 
@@ -91,3 +92,54 @@ def save(fig: Figure, frame: pd.DataFrame, folder, name: str) -> Path:
         fig.savefig(folder / f"{name}.png", dpi=300, metadata={"Software": None})
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     return folder / f"{name}.png"
+
+
+def whiskers(ax, x, frame: pd.DataFrame, horizontal: bool = False, **options):
+    """The points `value` at positions `x` with bars from `low` to `high`; returns the container."""
+    value = frame["value"].to_numpy(float)
+    error = np.vstack([value - frame["low"].to_numpy(float), frame["high"].to_numpy(float) - value])
+    error = np.clip(error, 0, None)  # rounding may leave -1e-17; nan draws no bar
+    style = {"capsize": 2, "elinewidth": 0.9, "linestyle": "none"} | options
+    if horizontal:
+        return ax.errorbar(value, x, xerr=error, **style)
+    return ax.errorbar(x, value, yerr=error, **style)
+
+
+def legend_above(ax, columns: int | None = None):
+    """The names above the axes, where they can hide no estimate: in one row, or in so many columns."""
+    columns = columns or len(ax.get_legend_handles_labels()[1])
+    return ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        columnspacing=1,
+        handletextpad=0.3,
+        borderaxespad=0.2,
+        handlelength=1.4,
+    )
+
+
+def grouped(ax, frame: pd.DataFrame, x: str, order, by: str, looks: dict, gap: float = 0.18):
+    """Points with intervals at the categories `order` of column `x`, side by side for each key of
+    `looks`.
+
+    looks: value of column `by` -> (label, colour, marker); the categories' labels carry no n,
+    callers add it.
+    """
+    shown = [key for key in looks if (frame[by] == key).any()]
+    for i, key in enumerate(shown):
+        rows = frame[frame[by] == key].set_index(x).reindex(list(order))
+        label, colour, marker = looks[key]
+        at = np.arange(len(rows)) + gap * (i - (len(shown) - 1) / 2)
+        whiskers(ax, at, rows, color=colour, marker=marker, markerfacecolor=colour, label=label)
+    ax.set_xticks(range(len(order)), [str(name) for name in order])
+    ax.set_xlim(-0.6, len(order) - 0.4)
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+def name_rows(ax, labels: list[str]) -> None:
+    """Rows of a horizontal chart from the top down, each with its name."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)

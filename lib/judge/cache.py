@@ -14,7 +14,7 @@ from pathlib import Path
 EVERY = 1.0  # seconds between two fsyncs: what a power cut can lose; a killed process loses nothing
 
 
-class Cache:
+class ReplyCache:
     """Replies on disk: append-only JSON lines of key, reply and checksum; several processes may
     share the file.
 

@@ -24,8 +24,8 @@ import httpx2  # the openai package's own HTTP library
 from openai import DefaultAsyncHttpxClient
 
 from lib.config import ROOT, Judge
-from lib.judge.cache import Cache
-from lib.judge.serve import served
+from lib.judge.address import served
+from lib.judge.cache import ReplyCache
 
 ADDRESS = "https://api.openai.com/v1"
 AGAIN = {408, 409, 429}  # and 5xx: another try may help; every other 4xx stops the run
@@ -108,7 +108,7 @@ class Client:
         self.first_wait, self.counts, self.answered, self.in_a_row = first_wait, Counter(), False, 0
         self.known = False  # whether the server was asked for its models
         folder = ROOT / os.environ.get("OUTPUTS", "outputs") / "cache"
-        self.cache = Cache(cache or folder / "llm.jsonl")
+        self.cache = ReplyCache(cache or folder / "llm.jsonl")
 
     def ask(
         self, batch, *, temperature=0.0, max_tokens=256, version="1", sample=0

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lib.config import ROOT, ProfileError, load_profile
+from lib.config import ProfileError, load_profile
+from lib.judge.address import note, running
 
 PORT = 8001  # where the profile gives no address
 PATIENCE = 3600  # seconds a judge may take to load: 72B from a network disk needs many minutes
@@ -35,35 +36,9 @@ class JudgeError(RuntimeError):
     """The judge cannot be served: the message says why and what to do."""
 
 
-def note() -> Path:
-    """Where a served judge leaves base_url, model and pid: `judge.json` in the folder of all
-    outputs.
-    """
-    return ROOT / os.environ.get("OUTPUTS", "outputs") / "judge.json"
-
-
-def running() -> dict | None:
-    """What the note says (base_url, model, pid), None without one or when its process has ended (a
-    stale note).
-    """
-    try:
-        told = json.loads(note().read_text())
-        command = Path(f"/proc/{int(told['pid'])}/cmdline")
-        if command.parent.parent.exists():  # Linux: the number may belong to another process by now
-            return told if b"lib.judge.serve" in command.read_bytes() else None
-        os.kill(told["pid"], 0)
-        return told
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def served(model: str | None) -> str | None:
-    """The address at which `make judge` serves this model now, None where it does not."""
-    told = running()
-    return told["base_url"] if told and told.get("model") == model else None
-
-
-def command(python: str, model: str, port: int, cards: int | None, options: list[str]) -> list[str]:
+def vllm_command(
+    python: str, model: str, port: int, cards: int | None, options: list[str]
+) -> list[str]:
     """vLLM's server of a model (`owner/name@revision` or a folder), on loopback; raises JudgeError
     saying what lacks.
 
@@ -163,7 +138,7 @@ def stop(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def serve(arguments: list[str], base_url: str, model: str, log: Path) -> int:
+def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> int:
     """Run the server until it ends or this process is told to; the note stands while it answers.
     Its exit status.
     """
@@ -257,8 +232,8 @@ def main() -> None:
             )
         port = args.port or address.port or PORT
         free(port)
-        arguments = command(args.python, model, port, args.cards or judge.cards, options)
-        status = serve(
+        arguments = vllm_command(args.python, model, port, args.cards or judge.cards, options)
+        status = run_server(
             arguments,
             f"http://127.0.0.1:{port}/v1",
             model.partition("@")[0],

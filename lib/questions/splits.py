@@ -10,7 +10,7 @@ from lib.questions.sources import read_benchmark, read_file
 from lib.tables import TableError
 from lib.text import normalise, unique
 
-COLUMNS = [
+QUESTION_COLUMNS = [
     "question_id",
     "dataset",
     "split",
@@ -134,7 +134,9 @@ def assign_splits(questions: pd.DataFrame, data, seed: int) -> pd.DataFrame:
         parts.append(order[pool].iloc[take[pool] : take[pool] + count].assign(split=split))
         take[pool] += count
     drawn = pd.concat(parts, ignore_index=True)
-    return drawn[[*COLUMNS, *MORE]].sort_values(["split", "question_id"], ignore_index=True)
+    return drawn[[*QUESTION_COLUMNS, *MORE]].sort_values(
+        ["split", "question_id"], ignore_index=True
+    )
 
 
 def one_set(data, there: int):

@@ -15,7 +15,7 @@ from lib.tables import read_table
 from lib.text import holds
 
 LABELLED = ROOT / "data" / "labelled.jsonl"
-COLUMNS = ["row", "source", "question", "answers", "prediction", "label", "kind", "note"]
+LABEL_COLUMNS = ["row", "source", "question", "answers", "prediction", "label", "kind", "note"]
 SAYINGS = (
     "{answer}",
     "{answer}.",
@@ -32,7 +32,7 @@ def labelled() -> pd.DataFrame:
     """
     rows = read_table(LABELLED).rename(columns={"correct": "label"})
     rows = rows.assign(source="labelled", note=rows["note"].fillna(""))
-    return rows[[*COLUMNS, "dataset", "question_id", "model", "prompt"]]
+    return rows[[*LABEL_COLUMNS, "dataset", "question_id", "model", "prompt"]]
 
 
 def known_cases(questions: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def known_cases(questions: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
             rows.append(
                 (row, "known", question.question, golds, text, label, question.relation, "")
             )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=LABEL_COLUMNS)
 
 
 def attack_rows(questions: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def attack_rows(questions: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     )
     rows = "attack-" + cases["at"].astype(str)
     return cases.assign(row=rows, source="attack", label=False, note=cases["attack"])[
-        COLUMNS
+        LABEL_COLUMNS
     ].reset_index(drop=True)
 
 
@@ -204,4 +204,4 @@ def confusions(judged: pd.DataFrame) -> pd.DataFrame:
     wrong = wrong.assign(
         mistake=mistake, answers=wrong["answers"].map(list)
     )  # parquet gives arrays
-    return wrong[["source", "judge", "mistake", "row", *COLUMNS[2:5], "kind", "note"]]
+    return wrong[["source", "judge", "mistake", "row", *LABEL_COLUMNS[2:5], "kind", "note"]]

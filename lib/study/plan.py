@@ -77,7 +77,7 @@ def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "what", "samples", "groups", "prefixes"])
 
 
-def measure(profile: Profile) -> tuple[dict[str, float], dict[str, int], int]:
+def measure_rates(profile: Profile) -> tuple[dict[str, float], dict[str, int], int]:
     """Seconds a sample (n=64), a rollout (n=5) and a trained group here; the splits' sizes; the
     model's parameters.
     """
@@ -110,7 +110,7 @@ def measure(profile: Profile) -> tuple[dict[str, float], dict[str, int], int]:
 
 def plan(profile: Profile) -> tuple[pd.DataFrame, list[str]]:
     """The stages with their seconds, and sentences about memory, disk and judge calls."""
-    seconds, sizes, parameters = measure(profile)
+    seconds, sizes, parameters = measure_rates(profile)
     table = work(profile, sizes)
     many = table["what"].str.startswith("samples")
     each = table["samples"] * many.map({True: seconds["sample"], False: seconds["rollout"]})

@@ -11,7 +11,6 @@ import gc
 import json
 import os
 import shutil
-import time
 import warnings
 from pathlib import Path
 
@@ -19,8 +18,7 @@ import pandas as pd
 import torch
 from accelerate import PartialState
 from datasets import disable_progress_bars
-from torch.distributed.tensor import DTensor
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lib.config import Profile, Tuning, load_profile
@@ -38,6 +36,7 @@ from lib.training.examples import (
     sft_rows,
     token_counts,
 )
+from lib.training.watch import Watch, last_checkpoint
 
 SAVE_STEPS = (
     20  # a checkpoint with Adam's state is three times the weights: rare enough to be cheap
@@ -55,40 +54,6 @@ class PairTrainer(DPOTrainer):
     def _precompute_ref_logps(self, dataset, name, batch_size):
         share_prefixes(self.model)  # TRL scores the reference while the trainer is being built
         return super()._precompute_ref_logps(dataset, name, batch_size)
-
-
-class Watch(TrainerCallback):
-    """Prints the log as plain lines, keeps the clock across restarts, stops before a broken update."""
-
-    def __init__(self, name: str, work: Path):
-        self.name, self.file, self.began = name, work / "seconds.json", time.monotonic()
-        self.before = json.loads(self.file.read_text()) if self.file.exists() else 0.0
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps:
-            control.should_save = False  # the weights are written whole at once
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            write_text(self.file, json.dumps(self.seconds()))
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero and "loss" in logs:
-            step = f"step {state.global_step}/{state.max_steps}"
-            print(
-                f"{self.name}: {step}, loss {float(logs['loss']):.3f}, {self.seconds():.0f} s",
-                flush=True,
-            )
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        if not all((g.to_local() if isinstance(g, DTensor) else g).isfinite().all() for g in grads):
-            raise FloatingPointError(
-                f"{self.name}: step {state.global_step + 1} has a gradient that is not finite"
-            )
 
 
 def settings(tuning: Tuning, work: Path, seed: int, mixed: bool) -> dict:
@@ -122,18 +87,6 @@ def settings(tuning: Tuning, work: Path, seed: int, mixed: bool) -> dict:
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def last_checkpoint(work: Path) -> str | None:
-    """The newest whole checkpoint in `work`, or None; one that a kill cut short is removed."""
-    whole = None
-    for path in sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])):
-        try:
-            json.loads((path / "trainer_state.json").read_text())  # TRL writes it last
-            whole = str(path)
-        except (OSError, ValueError):
-            shutil.rmtree(path)
-    return whole
 
 
 def _train(

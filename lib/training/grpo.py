@@ -39,7 +39,7 @@ from lib.prompts import direct, render
 from lib.runs import run_folder
 from lib.tables import write_text
 from lib.training.apart import finished, read_lines, read_rollouts, schedule, training_steps
-from lib.training.baselines import Watch, last_checkpoint
+from lib.training.watch import Watch, last_checkpoint
 
 CURVES = {  # TRL's names of what the curves show
     "reward": "reward",

@@ -1,0 +1,35 @@
+"""Where a served judge left its address, so that runs find it."""
+
+import json
+import os
+from pathlib import Path
+
+from lib.config import ROOT
+
+
+def note() -> Path:
+    """Where a served judge leaves base_url, model and pid: `judge.json` in the folder of all
+    outputs.
+    """
+    return ROOT / os.environ.get("OUTPUTS", "outputs") / "judge.json"
+
+
+def running() -> dict | None:
+    """What the note says (base_url, model, pid), None without one or when its process has ended (a
+    stale note).
+    """
+    try:
+        told = json.loads(note().read_text())
+        command = Path(f"/proc/{int(told['pid'])}/cmdline")
+        if command.parent.parent.exists():  # Linux: the number may belong to another process by now
+            return told if b"lib.judge.serve" in command.read_bytes() else None
+        os.kill(told["pid"], 0)
+        return told
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def served(model: str | None) -> str | None:
+    """The address at which `make judge` serves this model now, None where it does not."""
+    told = running()
+    return told["base_url"] if told and told.get("model") == model else None
