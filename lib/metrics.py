@@ -239,3 +239,17 @@ def relative_gain(both: pd.DataFrame, groups, n_boot: int = 2000, seed: int = 0)
         {"name": ["ratio_of_means", "mean_of_ratios"], "value": gains(rows), "low": low}
     )
     return frame.assign(high=high, n=len(rows), left_out=[0, left_out])
+
+
+def cohen_kappa(counts) -> float:
+    """Cohen's kappa of two raters; nan where it is undefined.
+
+    counts: rows of (both yes, only the first, only the second, both no), which are summed.
+    """
+    both, first, second, neither = np.asarray(counts, float).reshape(-1, 4).sum(0)
+    n = both + first + second + neither
+    if not n:
+        return np.nan
+    one, other = (both + first) / n, (both + second) / n
+    chance = one * other + (1 - one) * (1 - other)
+    return np.nan if chance == 1 else (((both + neither) / n) - chance) / (1 - chance)

@@ -8,6 +8,7 @@ import pytest
 
 from lib.config import Judge, load_profile
 from lib.judge.attacks import ATTACKS
+from lib.metrics import cohen_kappa
 from lib.study.audit import (
     LABELLED,
     agreement,
@@ -16,7 +17,6 @@ from lib.study.audit import (
     compare,
     confusions,
     judges,
-    kappa,
     known_cases,
     labelled,
     verdicts,
@@ -91,9 +91,9 @@ def test_rates_and_kappa_by_hand():
     assert got.loc["kappa", "value"] == pytest.approx(14 / 30)
     assert got.loc["kappa", "low"] < 14 / 30 < got.loc["kappa", "high"]
     assert (
-        np.isnan(kappa([[3, 0, 0, 0]]))
-        and kappa([[2, 0, 0, 2]]) == 1
-        and kappa([[1, 1, 1, 1]]) == 0
+        np.isnan(cohen_kappa([[3, 0, 0, 0]]))
+        and cohen_kappa([[2, 0, 0, 2]]) == 1
+        and cohen_kappa([[1, 1, 1, 1]]) == 0
     )
 
 

@@ -28,7 +28,7 @@ from lib.judge.model import (
     verdict,
 )
 from lib.judge.rules import abstains, answer_text, clean, hedges, judge_answer, precheck
-from lib.metrics import accuracy, bootstrap, wilson
+from lib.metrics import accuracy, bootstrap, cohen_kappa, wilson
 from lib.tables import TableError, need, read_answers, read_table, save_table, writer
 
 __all__ = [
@@ -115,30 +115,25 @@ def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> 
     both = grades.dropna(subset=["correct", "audited"])
     one, other = (both[c].astype(bool).to_numpy() for c in ("correct", "audited"))
     cells = pd.DataFrame(
-        {"yes": one & other, "no": ~one & ~other, "one": one & ~other, "other": ~one & other}
+        {"yes": one & other, "one": one & ~other, "other": ~one & other, "no": ~one & ~other}
     )
     counts = cells.astype(float).groupby(both["question_id"].to_numpy()).sum().to_numpy()
 
-    def kappa(rows):
-        yes, no, first, second = rows.sum(0) / max(rows.sum(), 1)
-        chance = (yes + first) * (yes + second) + (no + first) * (no + second)
-        return (yes + no - chance) / (1 - chance) if chance < 1 else np.nan
-
-    agree = np.array([counts[:, :2].sum(), counts.sum()])
+    agree = np.array([counts[:, [0, 3]].sum(), counts.sum()])
     interval = (
         wilson(*agree)
         if len(counts) == len(both)
-        else bootstrap(counts, lambda rows: rows[:, :2].sum() / rows.sum(), n_boot, seed)
+        else bootstrap(counts, lambda rows: rows[:, [0, 3]].sum() / rows.sum(), n_boot, seed)
     )
     found = {
         "agreement": agree[0] / agree[1] if agree[1] else np.nan,
         "low": interval[0],
         "high": interval[1],
-        "kappa": kappa(counts),
+        "kappa": cohen_kappa(counts),
         "n": len(both),
     }
     # a resample in which all verdicts are one has no kappa; bootstrap leaves it out
-    found["kappa_low"], found["kappa_high"] = bootstrap(counts, kappa, n_boot, seed)
+    found["kappa_low"], found["kappa_high"] = bootstrap(counts, cohen_kappa, n_boot, seed)
     return found | {
         "told": "judge and auditor agree on {agreement:.3f} [{low:.3f}, {high:.3f}] of {n} verdicts, kappa "
         "{kappa:.3f} [{kappa_low:.3f}, {kappa_high:.3f}]".format(**found)

@@ -10,7 +10,7 @@ import pandas as pd
 from lib.config import ROOT, Judge, Profile
 from lib.judge.attacks import attack_cases
 from lib.judge.grading import make_reward
-from lib.metrics import bootstrap, holm, mcnemar, wilson
+from lib.metrics import bootstrap, cohen_kappa, holm, mcnemar, wilson
 from lib.tables import read_table
 from lib.text import holds
 
@@ -119,19 +119,6 @@ def verdicts(cases: pd.DataFrame, named: dict[str, Judge]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def kappa(counts) -> float:
-    """Cohen's kappa of summed (both right, false positive, false negative, both wrong) rows; nan
-    where undefined.
-    """
-    both, false_positive, false_negative, neither = np.asarray(counts, float).reshape(-1, 4).sum(0)
-    n = both + false_positive + false_negative + neither
-    if not n:
-        return np.nan
-    said, true = (both + false_positive) / n, (both + false_negative) / n
-    chance = said * true + (1 - said) * (1 - true)
-    return np.nan if chance == 1 else (((both + neither) / n) - chance) / (1 - chance)
-
-
 def agreement(judged: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
     """How each judge fares on each source: rows of source, judge, measure, value, low, high, n.
 
@@ -162,10 +149,20 @@ def agreement(judged: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.Dat
         )
         two_sided = bool(true.any() and not true.all())
         low, high = (
-            bootstrap(counts.to_numpy(), kappa, n_boot, seed) if two_sided else (np.nan, np.nan)
+            bootstrap(counts.to_numpy(), cohen_kappa, n_boot, seed)
+            if two_sided
+            else (np.nan, np.nan)
         )
         rows.append(
-            (source, judge, "kappa", kappa(counts) if two_sided else np.nan, low, high, len(given))
+            (
+                source,
+                judge,
+                "kappa",
+                cohen_kappa(counts) if two_sided else np.nan,
+                low,
+                high,
+                len(given),
+            )
         )
         failed = len(part) - len(given)
         rows.append(
