@@ -99,7 +99,8 @@ def planted_leaks():
     """Leaks planted in a training set of atlas: paraphrases, other names, reversed relations;
     recall of dedup.
     """
-    from lib.dedup.contained import candidates, judge_rule
+    from lib.dedup.candidates import candidates
+    from lib.dedup.contained import judge_rule
     from lib.questions.atlas import WORDINGS, all_facts
     from lib.questions.splits import complete
 

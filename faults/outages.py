@@ -158,7 +158,7 @@ def grade_command(folder: Path, url: str, before: str = "", output: str = "out.c
     line = [
         sys.executable,
         "-m",
-        "lib.judge.grading",
+        "lib.judge",
         folder / "cases.csv",
         folder / output,
         "--judge",
@@ -308,7 +308,7 @@ def full_disk():
         cases_file(folder / "cases.csv", 10)
         closed = folder / "closed"
         closed.mkdir(mode=0o555)
-        code = "import os; from lib.judge.grading import main; os.geteuid() or os.seteuid(65534); main()"  # root may write
+        code = "import os; from lib.judge.__main__ import main; os.geteuid() or os.seteuid(65534); main()"  # root may write
         line = [
             sys.executable,
             "-c",

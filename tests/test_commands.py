@@ -1,4 +1,4 @@
-"""The commands for anybody's files: python -m lib.judge.grading and python -m lib.dedup.contained,
+"""The commands for anybody's files: python -m lib.judge and python -m lib.dedup,
 as a reader calls them.
 """
 
@@ -58,7 +58,7 @@ def test_judging_reads_and_writes_every_kind_of_file(kind, tmp_path):
         CASES.assign(prediction=[[CASES["prediction"][0]], CASES["prediction"][1]]).to_parquet(
             before
         )
-    done = run("lib.judge.grading", before, after)
+    done = run("lib.judge", before, after)
     assert done.returncode == 0, done.stderr
     # two questions: one all right, one right in one of three
     assert "accuracy 0.667 [" in done.stdout and "4 predictions; 0 verdicts failed" in done.stdout
@@ -91,7 +91,7 @@ def test_bad_input_ends_in_one_line(column, value, options, said, tmp_path):
     (frame if column is None else frame.assign(**{column: [value]})).to_csv(
         tmp_path / "in.csv", index=False
     )
-    done = run("lib.judge.grading", tmp_path / "in.csv", tmp_path / "out.csv", *options)
+    done = run("lib.judge", tmp_path / "in.csv", tmp_path / "out.csv", *options)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("judging: ") or "usage: " in done.stderr
     assert not (tmp_path / "out.csv").exists()
@@ -112,7 +112,7 @@ def test_a_model_that_is_not_served_and_a_dead_address_in_the_environment(tmp_pa
             server.url,
             "--model",
         ]
-        command = [sys.executable, "-m", "lib.judge.grading", *map(str, given)]
+        command = [sys.executable, "-m", "lib.judge", *map(str, given)]
         bad = subprocess.run([*command, "best"], cwd=ROOT, capture_output=True, text=True)
         assert (
             bad.returncode != 0 and bad.stderr.count("\n") == 1 and "it serves good" in bad.stderr
@@ -154,9 +154,7 @@ def test_dedup_of_two_files(tmp_path):
     }
     for name, rows in (("train", train), ("test", test)):
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
-    done = run(
-        "lib.dedup.contained", tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "kept.csv"
-    )
+    done = run("lib.dedup", tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "kept.csv")
     assert done.returncode == 0, done.stderr
     assert "2 of 3 training questions give 2 of 3 test questions away" in done.stdout
     assert pd.read_csv(tmp_path / "kept.csv")["question"].tolist() == ["Who wrote The Trial?"]
@@ -166,7 +164,7 @@ def test_dedup_of_two_files(tmp_path):
         "the same question",
     }
     bad = run(
-        "lib.dedup.contained",
+        "lib.dedup",
         tmp_path / "train.csv",
         tmp_path / "nowhere.csv",
         tmp_path / "kept.csv",

@@ -8,8 +8,9 @@ import pytest
 
 from lib.config import load_profile
 from lib.dedup.candidates import candidates
-from lib.dedup.contained import dedup, judge_llm, judge_rule, read_verdict
+from lib.dedup.contained import judge_llm, judge_rule, read_verdict
 from lib.dedup.recall import compare_with_truth, truth
+from lib.dedup.removal import dedup
 from lib.questions.atlas import atlas
 
 

@@ -10,24 +10,19 @@ from hypothesis import strategies as st
 
 from faults.staging import believer, honest, scripted_server
 from lib.config import Auditor, Judge
-from lib.judge.grading import (
+from lib.judge.grading import compare_auditor, grade, make_reward
+from lib.judge.model import (
+    FOREIGN,
     JudgeFailed,
     ModelJudge,
-    abstains,
-    answer_text,
     ask_judge,
     canonical,
-    clean,
-    compare_auditor,
+    confirmed,
     disputed,
-    grade,
-    hedges,
-    judge_answer,
-    make_reward,
-    precheck,
+    foreign,
     verdict,
 )
-from lib.judge.model import FOREIGN, confirmed, foreign
+from lib.judge.rules import abstains, answer_text, clean, hedges, judge_answer, precheck
 
 FRANCE, USA = ["France", "French Republic"], ["United States", "USA", "US", "America"]
 

@@ -66,13 +66,16 @@ def test_a_room_uses_only_what_stands_before_it():
     upward = {
         edge: where
         for edge, where in arrows().items()
-        if edge[0] in ROOMS and (edge[1] not in ROOMS or ROOMS.index(edge[1]) > ROOMS.index(edge[0]))
+        if edge[0] in ROOMS
+        and (edge[1] not in ROOMS or ROOMS.index(edge[1]) > ROOMS.index(edge[0]))
     }
     assert not upward
 
 
 def test_every_module_lies_in_a_known_room():
-    folders = {path.parts[1] for path in modules() if path.parts[0] == "lib" and len(path.parts) > 2}
+    folders = {
+        path.parts[1] for path in modules() if path.parts[0] == "lib" and len(path.parts) > 2
+    }
     assert folders == set(ROOMS) - {"ground"}
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lib.config import BENCHMARKS
+from lib.dedup.benchmarks import whole_benchmark
 from lib.dedup.candidates import PAIR, candidates, portions, remembered
 from lib.dedup.contained import judge_rule
 from lib.dedup.recall import (
@@ -20,7 +21,6 @@ from lib.dedup.recall import (
     repeats,
     score_pairs,
     share,
-    whole,
 )
 from lib.text import normalise
 
@@ -183,7 +183,7 @@ def test_progress_says_what_is_left(capsys, monkeypatch):
 @pytest.mark.skipif(not MIRROR, reason="needs HUB_MIRROR, a folder with the benchmarks")
 @pytest.mark.parametrize("name", ["simpleqa", "popqa"])
 def test_words_and_answers_alone_find_most_labelled_pairs_of_a_benchmark(name):
-    _, questions = whole(name, MIRROR)
+    _, questions = whole_benchmark(name, MIRROR)
     pairs, both = hide(read_pairs(name), questions)
     train, test = (both[both["split"] == split] for split in ("train", "test"))
     near = test[test["question_id"].isin(pairs["test_id"])]

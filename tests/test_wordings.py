@@ -5,7 +5,7 @@ guards.
 import pytest
 
 from lib.config import Judge
-from lib.judge.grading import ModelJudge
+from lib.judge.model import ModelJudge
 from lib.judge.wordings import (
     SHOTS,
     WORDS,

@@ -2,24 +2,16 @@
 model, removal.
 """
 
-import argparse
 import json
-import sys
-import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 
-from lib.config import Dedup, Judge
-from lib.dedup.candidates import PAIR, candidates, embed, portions
-from lib.questions.sources import read_file
-from lib.questions.splits import complete, normalise
-from lib.tables import save_table, writer
+from lib.dedup.candidates import PAIR, portions
+from lib.questions.splits import normalise
 from lib.text import holds
 
 SHARED = 0.75  # of the shorter question's content words: with the same answer and numbers, the same fact in other words
-BATCH = 1024  # verdicts asked between two looks at progress and failures
+VERDICT_BATCH = 1024  # verdicts asked between two looks at progress and failures
 TOLERATED = 10  # failed verdicts before their share can stop the run
 FUNCTION_WORDS = {
     "a", "an", "the", "of", "in", "on", "at", "to", "for", "from", "by", "with", "and", "or", "is", "are",
@@ -136,7 +128,7 @@ def judge_llm(
     ]
     keys = [request[1]["content"] for request in requests]
     once, verdicts, failures = list(dict(zip(keys, requests, strict=True)).items()), {}, 0
-    for part in portions(once, BATCH, "verdicts"):
+    for part in portions(once, VERDICT_BATCH, "verdicts"):
         found = [read_verdict(reply) for reply in ask([request for _, request in part])]
         again = [i for i, verdict in enumerate(found) if verdict is None]
         if again:
@@ -191,162 +183,10 @@ def judge(pairs: pd.DataFrame, questions: pd.DataFrame, profile, ask=None) -> pd
     """
     if profile.dedup.judge == "rule":
         return judge_rule(pairs, questions)
-    return judge_llm(pairs, questions, ask or _client(profile), profile.judge.max_failed)
+    return judge_llm(pairs, questions, ask or open_ask(profile), profile.judge.max_failed)
 
 
-def _client(profile):
+def open_ask(profile):
     from lib.judge.client import open_client
 
     return open_client(profile.judge).ask
-
-
-def dedup(
-    questions: pd.DataFrame, profile, embed=embed, ask=None, pairs: pd.DataFrame | None = None
-):
-    """(questions without contained training questions, removed with twin and reason, candidates
-    with verdicts).
-
-    Validation and test questions are compared with the training questions, of which the contained
-    ones go: so the test set stays comparable between runs. ask: for the judge `llm`, see
-    `judge_llm`; pairs: candidates, if known.
-    """
-    train = questions[questions["split"] == "train"]
-    held_out = questions[questions["split"] != "train"]
-    if (
-        profile.dedup.judge == "llm" and ask is None
-    ):  # a missing key is said before minutes of embedding
-        ask = _client(profile)
-    if pairs is None:
-        pairs = candidates(
-            train, held_out, profile.dedup.neighbours, profile.dedup.similarity, embed
-        )
-    verdicts = judge(pairs, questions, profile, ask)
-    twins = verdicts[verdicts["is_contained"]].merge(_shown(train, "train"), on="train_id")
-    removed = twins.merge(_shown(held_out, "test"), on="test_id").sort_values(
-        PAIR[::-1], ignore_index=True
-    )
-    kept = questions[~questions["question_id"].isin(removed["train_id"])].reset_index(drop=True)
-    return kept, removed, verdicts
-
-
-def _shown(questions: pd.DataFrame, side: str) -> pd.DataFrame:
-    shown = questions[["question_id", "question", "answers", "split"]].assign(
-        answer=questions["answers"].str[0]
-    )
-    shown = (
-        shown.drop(columns="answers")
-        .add_prefix(f"{side}_")
-        .rename(columns={f"{side}_question_id": f"{side}_id"})
-    )
-    return shown.drop(columns="train_split", errors="ignore")
-
-
-def read_sides(train: Path, test: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(the training file's rows as they stand, the questions of both files with a split); ids are
-    made to differ.
-    """
-    given = read_file(train)
-    sides = {"train": complete(given, "train"), "test": complete(read_file(test), "test")}
-    if set(sides["train"]["question_id"]) & set(sides["test"]["question_id"]):
-        sides = {
-            side: rows.assign(question_id=f"{side}-" + rows["question_id"])
-            for side, rows in sides.items()
-        }
-    return given, pd.concat(
-        [rows.assign(split=side) for side, rows in sides.items()], ignore_index=True
-    )
-
-
-def options(args) -> SimpleNamespace:
-    """The settings that `dedup` reads, from the command line; raises ValueError naming the option."""
-    if args.judge == "llm" and not args.model:
-        raise ValueError("--judge llm needs --model, the name under which the server knows it")
-    if args.neighbours < 1 or args.concurrency < 1:
-        raise ValueError("--neighbours and --concurrency are counts: give 1 or more")
-    if not 0 <= args.similarity <= 1:
-        raise ValueError(f"--similarity {args.similarity:g} is no cosine: give 0 to 1")
-    return SimpleNamespace(
-        dedup=Dedup(neighbours=args.neighbours, similarity=args.similarity, judge=args.judge),
-        judge=Judge(
-            kind="llm" if args.model else "alias",
-            model=args.model,
-            base_url=args.base_url,
-            concurrency=args.concurrency,
-        ),
-    )
-
-
-def add_options(parser) -> None:
-    """The options of the commands that decide pairs: --judge, --model, --base-url and how
-    candidates are found.
-    """
-    parser.add_argument(
-        "--judge",
-        choices=["rule", "llm"],
-        default="rule",
-        help="rule sees reversals and rewordings that keep most words; llm any paraphrase",
-    )
-    parser.add_argument("--model", help="the judge's model, as its server names it")
-    parser.add_argument(
-        "--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY"
-    )
-    parser.add_argument("--concurrency", type=int, default=64, help="calls at the same time")
-    parser.add_argument(
-        "--neighbours",
-        type=int,
-        default=10,
-        help="most similar training questions of a test question",
-    )
-    parser.add_argument(
-        "--similarity", type=float, default=0.5, help="cosine from which a neighbour is a candidate"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Drop the training questions that give a test question's answer away."
-    )
-    parser.add_argument("train", type=Path, help="csv, jsonl or parquet with question and answers")
-    parser.add_argument("test", type=Path, help="the same, the questions to protect")
-    parser.add_argument(
-        "output",
-        type=Path,
-        help="the kept training questions; NAME.removed lists the others, twice "
-        "where they have two twins, with twin and reason",
-    )
-    add_options(parser)
-    args, began = parser.parse_args(), time.monotonic()
-    try:
-        settings = options(args)
-        listed = args.output.with_name(f"{args.output.stem}.removed{args.output.suffix}")
-        writer(args.output)
-        if {args.train.resolve(), args.test.resolve()} & {args.output.resolve(), listed.resolve()}:
-            raise ValueError(f"{args.output}: would overwrite what is read; give another name")
-        given, questions = read_sides(args.train, args.test)
-        kept, removed, verdicts = dedup(questions, settings)
-        train = questions["split"].eq("train").to_numpy()
-        stays = questions.loc[train, "question_id"].isin(kept["question_id"]).to_numpy()
-        save_table(given[stays], args.output)
-        save_table(removed, listed)
-    except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
-        sys.exit(f"dedup: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        sys.exit(
-            "dedup: stopped; verdicts that were answered are kept, and the same command goes on"
-        )
-    gone, leaked, n, m = (
-        removed["train_id"].nunique(),
-        removed["test_id"].nunique(),
-        train.sum(),
-        (~train).sum(),
-    )
-    print(f"{gone} of {n} training questions give {leaked} of {m} test questions away")
-    print(
-        f"{len(verdicts):,} pairs were judged, of {n * m:,} (one in {n * m / max(len(verdicts), 1):,.0f}), "
-        f"{verdicts['failed'].sum()} failed and count as contained, {time.monotonic() - began:.0f} s"
-    )
-    print(f"kept: {args.output}; removed, each with its twin and the reason: {listed}")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,51 +6,20 @@ answer.
 verdicts in evaluation.
 """
 
-import argparse
 import contextlib
 import json
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib.config import Auditor, Judge
+from lib.config import Judge
 from lib.judge.model import (
-    JudgeFailed,
     ModelJudge,
-    ask_judge,
-    canonical,
-    disputed,
-    messages,
-    verdict,
 )
-from lib.judge.rules import abstains, answer_text, clean, hedges, judge_answer, precheck
-from lib.metrics import accuracy, bootstrap, cohen_kappa, wilson
-from lib.tables import TableError, need, read_answers, read_table, save_table, writer
-
-__all__ = [
-    "JudgeFailed",
-    "ModelJudge",
-    "abstains",
-    "answer_text",
-    "ask_judge",
-    "auditor",
-    "canonical",
-    "clean",
-    "compare_auditor",
-    "disputed",
-    "grade",
-    "hedges",
-    "judge_answer",
-    "make_reward",
-    "messages",
-    "precheck",
-    "regrade",
-    "verdict",
-]
+from lib.judge.rules import judge_answer
+from lib.metrics import bootstrap, cohen_kappa, wilson
+from lib.tables import TableError, need, read_answers
 
 
 def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd.DataFrame:
@@ -210,64 +179,3 @@ def _predictions(value, where, row) -> list[str]:
             f"{where}: row {row}: `prediction` is empty; give the answer to grade or drop the row"
         )
     return given
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Grade predictions: a file with question, answers and prediction."
-    )
-    parser.add_argument(
-        "input", type=Path, help="csv, jsonl or parquet; `prediction` is one text or a list"
-    )
-    parser.add_argument(
-        "output", type=Path, help="csv, jsonl or parquet: the same rows with the verdicts"
-    )
-    parser.add_argument("--judge", choices=["exact", "alias", "llm"], default="alias")
-    parser.add_argument("--model", help="the judge's model, as its server names it")
-    parser.add_argument(
-        "--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY"
-    )
-    parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument(
-        "--max-failed", type=float, default=0.05, help="share of failed verdicts that stops the run"
-    )
-    parser.add_argument(
-        "--max-calls", type=int, help="most calls to make; what was answered is kept"
-    )
-    parser.add_argument(
-        "--auditor", metavar="MODEL", help="a second model, whose agreement with the first is told"
-    )
-    parser.add_argument(
-        "--auditor-url", help="its server; the key is read from AUDITOR_API_KEY or OPENAI_API_KEY"
-    )
-    args = parser.parse_args()
-    try:
-        if args.judge == "llm" and not args.model:
-            raise ValueError("--judge llm needs --model, the name under which the server knows it")
-        writer(args.output)
-        for name, url in (("OPENAI", args.base_url), ("AUDITOR", args.auditor_url)):
-            if url:
-                os.environ[f"{name}_BASE_URL"] = url  # what is said here outranks the environment
-        second = Auditor(model=args.auditor) if args.auditor else None
-        settings = Judge(
-            kind=args.judge,
-            model=args.model,
-            concurrency=args.concurrency,
-            max_failed=args.max_failed,
-            max_calls=args.max_calls,
-            auditor=second,
-        )
-        graded = regrade(read_table(args.input), settings, args.input)
-        save_table(graded, args.output)
-    except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
-        sys.exit(f"judging: {' '.join(str(error).split())}")
-    found = accuracy(graded)
-    print(
-        f"accuracy {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] over {found['n']} questions"
-    )
-    told = f"{found['failed']} verdicts failed, {graded['disputed'].sum()} were disputed, {graded['fooled'].sum()} fooled"
-    print(f"{len(graded)} predictions; {told}; {args.output}")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pandas as pd
 
-from lib.judge.grading import clean, judge_answer
+from lib.judge.rules import clean, judge_answer
 from lib.text import normalise
 
 QUOTES = "\u2018\u2019\u00b4\u0060"  # punctuation to TriviaQA, beside ASCII's

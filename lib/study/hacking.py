@@ -25,7 +25,8 @@ from lib.engine.chat import ChatServer
 from lib.engine.models import load_policy, locate
 from lib.engine.sampling import greedy
 from lib.judge.attacks import ATTACKS
-from lib.judge.grading import judge_answer, make_reward, precheck
+from lib.judge.grading import make_reward
+from lib.judge.rules import judge_answer, precheck
 from lib.metrics import bootstrap, wilson
 from lib.runs import run_folder
 from lib.study.audit import verdicts

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from lib.judge.grading import abstains, answer_text, hedges
+from lib.judge.rules import abstains, answer_text, hedges
 from lib.metrics import bootstrap, pair, wilson
 from lib.text import normalise
 

@@ -33,7 +33,8 @@ from lib.engine.decoding import decode
 from lib.engine.models import Policy, load_policy, locate, make_policy
 from lib.engine.sampling import answer_logprobs
 from lib.engine.trie import share_prefixes, use_layouts
-from lib.judge.grading import judge_answer, make_reward
+from lib.judge.grading import make_reward
+from lib.judge.rules import judge_answer
 from lib.metrics import wilson
 from lib.prompts import direct, render
 from lib.runs import run_folder

@@ -1,0 +1,73 @@
+"""`python -m lib.judge`: grade anybody's predictions, by rule or by a model."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lib.config import Auditor, Judge
+from lib.judge.grading import regrade
+from lib.metrics import accuracy
+from lib.tables import read_table, save_table, writer
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.judge",
+        description="Grade predictions: a file with question, answers and prediction.",
+    )
+    add = parser.add_argument
+    add("input", type=Path, help="csv, jsonl or parquet; `prediction` is one text or a list")
+    add("output", type=Path, help="csv, jsonl or parquet: the same rows with the verdicts")
+    add("--judge", choices=["exact", "alias", "llm"], default="alias")
+    add("--model", help="the judge's model, as its server names it")
+    add("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
+    add("--concurrency", type=int, default=64, help="calls at the same time")
+    add(
+        "--max-failed", type=float, default=0.05, help="share of failed verdicts that stops the run"
+    )
+    add("--max-calls", type=int, help="most calls to make; what was answered is kept")
+    add("--auditor", metavar="MODEL", help="a second model, set beside the first")
+    add("--auditor-url", help="its server; its key: AUDITOR_API_KEY, or OPENAI_API_KEY")
+    return parser.parse_args()
+
+
+def read_settings(args: argparse.Namespace) -> Judge:
+    """The judge that the command line asks for; raises ValueError naming the option."""
+    if args.judge == "llm" and not args.model:
+        raise ValueError("--judge llm needs --model, the name under which the server knows it")
+
+    for name, url in (("OPENAI", args.base_url), ("AUDITOR", args.auditor_url)):
+        if url:
+            os.environ[f"{name}_BASE_URL"] = url  # the command line outranks the environment
+
+    return Judge(
+        kind=args.judge,
+        model=args.model,
+        concurrency=args.concurrency,
+        max_failed=args.max_failed,
+        max_calls=args.max_calls,
+        auditor=Auditor(model=args.auditor) if args.auditor else None,
+    )
+
+
+def main() -> None:
+    args = parse_arguments()
+    try:
+        settings = read_settings(args)
+        writer(args.output)  # an output that cannot be written is refused before anything is asked
+        graded = regrade(read_table(args.input), settings, args.input)
+        save_table(graded, args.output)
+    except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
+        sys.exit(f"judging: {' '.join(str(error).split())}")
+
+    reached = accuracy(graded)
+    interval = f"[{reached['low']:.3f}, {reached['high']:.3f}]"
+    print(f"accuracy {reached['value']:.3f} {interval} over {reached['n']} questions")
+
+    counts = f"{reached['failed']} verdicts failed, {graded['disputed'].sum()} were disputed"
+    print(f"{len(graded)} predictions; {counts}, {graded['fooled'].sum()} fooled; {args.output}")
+
+
+if __name__ == "__main__":
+    main()
