@@ -23,7 +23,16 @@ def main() -> None:
     names = [str(i) for i in range(len(given["prompts"]))]
     for seed, _ in enumerate(sys.stdin):
         began = time.perf_counter()
-        drawn = list(policy.decode(given["prompts"], names, given["n"], seed, given["length"]))
+        drawn = list(
+            policy.completions(
+                given["prompts"],
+                names,
+                given["n"],
+                seed=seed,
+                first=0,
+                max_new_tokens=given["length"],
+            )
+        )
         assert all(len(one["ids"]) == given["n"] for one in drawn)
         print(f"SECONDS {time.perf_counter() - began}", flush=True)
 

@@ -1,7 +1,7 @@
 """What may go wrong, done on purpose: a table of faults, how many were noticed, what was lost or
 wrongly believed.
 
-`python -m faults.__main__` (make faults) does them all and ends with an error when one went other
+`python -m faults` (make faults) does them all and ends with an error when one went other
 than it should; NAME… does some, --speed measures the client and the cache instead. All is real:
 HTTP on loopback, kill -9, files, training. Judges are in faults.frauds, calls in faults.outages,
 training in faults.hazards, data, dedup and statistics in faults.drifts.
@@ -15,12 +15,18 @@ import os
 import sys
 import time
 
-from faults import drifts, frauds, hazards, outages, speed
+from faults.drifts import DATA_FAULTS
+from faults.frauds import JUDGE_FAULTS
+from faults.hazards import TRAINING_FAULTS
+from faults.outages import CALL_FAULTS
+from faults.speed import speed_table
 from faults.staging import row
 from lib.config import ROOT
 from lib.tables import write_text
 
-FAULTS = {f.__name__: f for module in (frauds, outages, hazards, drifts) for f in module.FAULTS}
+FAULTS = {
+    fault.__name__: fault for fault in (*JUDGE_FAULTS, *CALL_FAULTS, *TRAINING_FAULTS, *DATA_FAULTS)
+}
 
 
 def table(names) -> list[dict]:
@@ -68,7 +74,7 @@ def main() -> None:
     folder = ROOT / os.environ.get("OUTPUTS", "outputs") / "faults"
     if unknown := sorted(set(args.names) - set(FAULTS)):
         sys.exit(f"faults: unknown {', '.join(unknown)}; there are {', '.join(FAULTS)}")
-    rows = speed.table() if args.speed else table(args.names or FAULTS)
+    rows = speed_table() if args.speed else table(args.names or FAULTS)
     if args.speed or not args.names:  # some faults are no table
         path = folder / ("speed.json" if args.speed else "summary.json")
         write_text(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")

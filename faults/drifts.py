@@ -295,4 +295,4 @@ def false_alarms():
     }
 
 
-FAULTS = (data_drifts, planted_leaks, secrets, coverage, false_alarms)
+DATA_FAULTS = (data_drifts, planted_leaks, secrets, coverage, false_alarms)

@@ -199,4 +199,4 @@ def failing_judge():
     return rows
 
 
-FAULTS = (malformed_verdicts, random_replies, attacks, true_aliases, failing_judge)
+JUDGE_FAULTS = (malformed_verdicts, random_replies, attacks, true_aliases, failing_judge)

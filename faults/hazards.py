@@ -23,8 +23,10 @@ from lib.engine.sampling import answer_logprobs
 from lib.prompts import DIRECT, direct, render
 from lib.training import grpo
 
-WORDS = f"{DIRECT} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(
-    ".", " ."
+TINY_WORDS = (
+    f"{DIRECT} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(
+        ".", " ."
+    )
 )
 TEMPLATE = (
     "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
@@ -41,7 +43,7 @@ ASKED = pd.DataFrame(
 
 def tiny():
     """A random policy of two layers over whole words, in float32."""
-    known = ["[UNK]", "<s>", "</s>", *dict.fromkeys(WORDS.split())]
+    known = ["[UNK]", "<s>", "</s>", *dict.fromkeys(TINY_WORDS.split())]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
@@ -271,4 +273,4 @@ def _stop_at(step: int):
     return stop
 
 
-FAULTS = (poisoned_training, tokenizer_traps, malicious_pickles)
+TRAINING_FAULTS = (poisoned_training, tokenizer_traps, malicious_pickles)

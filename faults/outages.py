@@ -367,4 +367,4 @@ def cache_keys():
     )
 
 
-FAULTS = (storm, hangs, refusals, kills, damaged_cache, two_writers, full_disk, cache_keys)
+CALL_FAULTS = (storm, hangs, refusals, kills, damaged_cache, two_writers, full_disk, cache_keys)

@@ -21,7 +21,7 @@ from lib.judge.model import ask_judge, messages
 DELAY, CALLS = 0.05, 5000
 
 
-def table() -> list[dict]:
+def speed_table() -> list[dict]:
     """Rows of what, value, unit, target, seconds, note, printed as they come."""
     rows = []
     with (

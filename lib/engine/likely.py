@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.engine.decoding import PREFILL, KeyValueCache, run_prompts, run_step
+from lib.engine.decoding import PREFILL
+from lib.engine.families import KeyValueCache, run_prompts, run_step
 from lib.engine.linear import packed_weights
 from lib.engine.models import Policy
 from lib.engine.sampling import Progress
@@ -26,7 +27,7 @@ CHILDREN = (
 )
 
 
-class Walk:
+class Search:
     """The frontier of one question, likeliest prefix first, and the answers that were completed."""
 
     def __init__(self, index: int, prompt: list[int]):
@@ -114,7 +115,7 @@ def walk(
                 batch = [
                     waiting.pop() for _ in range(min(len(waiting), PREFILL - len(cache.families)))
                 ]
-                owners = [Walk(i, prompts[i]) for i in batch]
+                owners = [Search(i, prompts[i]) for i in batch]
                 _, hidden = run_prompts(policy, cache, [owner.prompt for owner in owners], owners)
                 for owner, logprobs in zip(owners, log_softmax(hidden), strict=True):
                     owner.grow((), (), 0.0, logprobs, policy.stops, max_new_tokens)

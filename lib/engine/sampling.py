@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lib.engine.decoding import decode, uniform_draws
 from lib.engine.models import Policy
 from lib.engine.trie import ChosenLogprobs, Trie, packed_hidden
 from lib.prompts import direct, render
@@ -20,110 +19,127 @@ SAMPLE_COLUMNS = ["question_id", "policy", "sample", "text", "tokens", "logprob"
 
 def sample(
     policy,
-    questions,
-    n,
+    questions: pd.DataFrame,
+    n: int | None,
     *,
-    seed,
-    max_new_tokens,
-    rows=256,
+    seed: int,
+    max_new_tokens: int,
+    rows: int = 256,
     prompt=direct,
-    path=None,
-    name="base",
-    first=0,
-):
-    """n independent samples of each question at temperature 1 as a sample frame, in the questions'
-    order.
+    path: Path | None = None,
+    name: str = "base",
+    first: int = 0,
+) -> pd.DataFrame:
+    """n independent samples of each question at temperature 1, as a sample frame.
 
-    questions: a question frame. With `path` (a parquet file) answers are appended beside it as they
-    come, a call that was interrupted goes on, and a finished one is loaded. `first` skips that many
-    samples.
+    policy: lib.engine.models.Policy or lib.engine.vllm.Served; questions: a question frame, whose
+    order is kept; n None: one greedy answer. With `path` (a parquet file) answers are appended beside
+    it as they come, a call that was interrupted goes on, and a finished one is loaded. `first` skips
+    that many samples.
     """
-    ids = questions["question_id"].tolist()
-    prompts = [render(policy.tokenizer, prompt(q)) for q in questions["question"]]
-    numbers = (
-        None
-        if n is None
-        else lambda i: uniform_draws(seed, ids[i], first + n, max_new_tokens)[first:]
-    )
     if path is not None and Path(path).exists():
         return pd.read_parquet(path)
-    log = Path(path).with_suffix(".jsonl") if path is not None else None
-    records = _finished(log, ids)
-    todo = [i for i, q in enumerate(ids) if q not in records]
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    file = open(log, "a") if log is not None else None  # noqa: SIM115  kept open while answers come
-    progress = Progress(
-        f"{name}: {'greedy' if n is None else n} x {len(ids)} questions", len(ids), len(records)
-    )
-    draws = (lambda i: None) if numbers is None else (lambda i: numbers(todo[i]))
-    waiting = [prompts[i] for i in todo]
-    if isinstance(policy, Policy):
-        answers = decode(policy, waiting, draws, max_new_tokens, rows)
-    else:  # lib.engine.vllm
-        answers = policy.decode(
-            waiting, [f"{ids[i]} {first}" for i in todo], n, seed, max_new_tokens
+    ids = questions["question_id"].tolist()
+    prompts = [render(policy.tokenizer, prompt(q)) for q in questions["question"]]
+
+    with AnswerLog(path, ids) as log:
+        missing = [i for i, question_id in enumerate(ids) if question_id not in log.records]
+        count = "greedy" if n is None else n
+        progress = Progress(f"{name}: {count} x {len(ids)} questions", len(ids), len(log.records))
+
+        answers = policy.completions(
+            [prompts[i] for i in missing],
+            [ids[i] for i in missing],
+            n,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            rows=rows,
+            first=first,
         )
-    for done in answers:
-        texts = policy.tokenizer.batch_decode(done["ids"], skip_special_tokens=True)
-        record = {
-            "question_id": ids[todo[done["index"]]],
-            "text": [text.strip() for text in texts],
-            "tokens": [len(x) for x in done["ids"]],
-            "logprob": [round(float(x), 6) for x in done["logprob"]],
-            "finish": done["finish"],
-        }
-        records[record["question_id"]] = record
-        if file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-        progress.step()
-    frame = pd.DataFrame([records[q] for q in ids]).assign(policy=name)
-    frame["sample"] = [list(range(first, first + len(x))) for x in frame["text"]]
-    frame = frame.explode(["sample", "text", "tokens", "logprob", "finish"], ignore_index=True)[
-        SAMPLE_COLUMNS
-    ]
-    frame = frame.astype({"sample": int, "tokens": int, "logprob": float})
-    if file:
-        os.fsync(file.fileno())
-        file.close()
-        write_table(frame, Path(path))
-        log.unlink()
+        for done in answers:
+            log.add(_record(ids[missing[done["index"]]], done, policy.tokenizer))
+            progress.step()
+
+        frame = _sample_frame([log.records[question_id] for question_id in ids], name, first)
+        log.finish(frame)
     return frame
 
 
 def greedy(policy, questions, *, max_new_tokens, rows=256, prompt=direct, path=None, name="base"):
-    """The greedy answer of each question as a sample frame with one sample a question; resumes like
-    `sample`.
+    """The greedy answer of each question as a sample frame; resumes like `sample`."""
+    options = dict(max_new_tokens=max_new_tokens, rows=rows, prompt=prompt, path=path, name=name)
+    return sample(policy, questions, None, seed=0, **options)
+
+
+def _record(question_id: str, done: dict, tokenizer) -> dict:
+    """What is kept of a question's completions, as one line of JSON."""
+    texts = tokenizer.batch_decode(done["ids"], skip_special_tokens=True)
+    return {
+        "question_id": question_id,
+        "text": [text.strip() for text in texts],
+        "tokens": [len(ids) for ids in done["ids"]],
+        "logprob": [round(float(logprob), 6) for logprob in done["logprob"]],
+        "finish": done["finish"],
+    }
+
+
+def _sample_frame(records: list[dict], name: str, first: int) -> pd.DataFrame:
+    """One row for each sample of each record."""
+    frame = pd.DataFrame(records).assign(policy=name)
+    frame["sample"] = [list(range(first, first + len(texts))) for texts in frame["text"]]
+    lists = ["sample", "text", "tokens", "logprob", "finish"]
+    frame = frame.explode(lists, ignore_index=True)[SAMPLE_COLUMNS]
+    return frame.astype({"sample": int, "tokens": int, "logprob": float})
+
+
+class AnswerLog:
+    """Answers on disk as they come, one line for each question; without a path it only remembers.
+
+    A torn last line, as a killed call leaves it, is cut off; the other lines are in `records`, by
+    question. `finish` writes the table and removes the log.
     """
-    return sample(
-        policy,
-        questions,
-        None,
-        seed=0,
-        max_new_tokens=max_new_tokens,
-        rows=rows,
-        prompt=prompt,
-        path=path,
-        name=name,
-    )
 
+    def __init__(self, path: Path | None, ids: list[str]):
+        self.path = None if path is None else Path(path)
+        self.lines = None if path is None else self.path.with_suffix(".jsonl")
+        self.records: dict[str, dict] = {}
+        self.file = None
+        if self.path is not None:
+            self._read(set(ids))
 
-def _finished(log: Path | None, ids: list[str]) -> dict[str, dict]:
-    """Whole records of an interrupted call, by question; a torn last line is cut off."""
-    if log is None or not log.exists():
-        return {}
-    records, whole = {}, []
-    for line in log.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["question_id"] in set(ids):
-            records[record["question_id"]] = record
-            whole.append(line)
-    log.write_text("".join(line + "\n" for line in whole))
-    return records
+    def _read(self, ids: set[str]) -> None:
+        whole = []
+        for line in self.lines.read_text().splitlines() if self.lines.exists() else []:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if record["question_id"] in ids:
+                self.records[record["question_id"]] = record
+                whole.append(line)
+        self.lines.parent.mkdir(parents=True, exist_ok=True)
+        self.lines.write_text("".join(line + "\n" for line in whole))
+
+    def __enter__(self):
+        self.file = open(self.lines, "a") if self.path is not None else None
+        return self
+
+    def __exit__(self, *_):
+        if self.file is not None:
+            self.file.close()
+
+    def add(self, record: dict) -> None:
+        self.records[record["question_id"]] = record
+        if self.file is not None:
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+
+    def finish(self, frame: pd.DataFrame) -> None:
+        if self.file is not None:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            write_table(frame, self.path)
+            self.lines.unlink()
 
 
 @torch.inference_mode()

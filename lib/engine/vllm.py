@@ -19,7 +19,7 @@ import numpy as np
 import openai
 from transformers import AutoTokenizer, GenerationConfig
 
-BATCH = 64  # prompts handed to vLLM together: answers come, and are kept, after each batch
+REQUESTS = 64  # prompts handed to vLLM together: answers come, and are kept, after each batch
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,13 @@ class Served:
     tokenizer: Any
     stops: frozenset[int]
 
-    def decode(self, prompts, keys, n, seed, max_new_tokens) -> Iterator[dict]:
-        """What lib.engine.sampling.decode yields, without entropies: n answers at temperature 1, or
-        one greedy (n None).
+    def completions(self, prompts, keys, n, *, seed, first, max_new_tokens, **_) -> Iterator[dict]:
+        """What lib.engine.models.Policy.completions yields, from vLLM.
 
-        keys: a name for each prompt; with `seed` it makes the prompt's own random numbers. The same
-        call gives the same answers where vLLM itself repeats them (VLLM_ENABLE_V1_MULTIPROCESSING=0
-        or VLLM_BATCH_INVARIANT=1).
+        The same call gives the same answers where vLLM itself repeats them
+        (VLLM_ENABLE_V1_MULTIPROCESSING=0 or VLLM_BATCH_INVARIANT=1).
         """
-        seeds = [crc32(f"{seed} {key}".encode()) >> 1 for key in keys]
+        seeds = [crc32(f"{seed} {key} {first}".encode()) >> 1 for key in keys]
         run = self._remote if isinstance(self.engine, openai.OpenAI) else self._local
         for index, answers in run(prompts, seeds, n, max_new_tokens):
             yield {
@@ -58,8 +56,8 @@ class Served:
     def _local(self, prompts, seeds, n, max_new_tokens):
         from vllm import SamplingParams
 
-        for start in range(0, len(prompts), BATCH):
-            part = range(start, min(start + BATCH, len(prompts)))
+        for start in range(0, len(prompts), REQUESTS):
+            part = range(start, min(start + REQUESTS, len(prompts)))
             settings = [
                 SamplingParams(
                     n=n or 1,
@@ -100,7 +98,7 @@ class Served:
             choices = sorted(reply.choices, key=lambda c: c.index)
             return i, [(c.token_ids, float(sum(c.logprobs.token_logprobs))) for c in choices]
 
-        with ThreadPoolExecutor(BATCH) as pool:
+        with ThreadPoolExecutor(REQUESTS) as pool:
             for future in as_completed([pool.submit(ask, i) for i in range(len(prompts))]):
                 yield future.result()
 

@@ -13,14 +13,14 @@ JUDGES = {
     "unguarded": ("unguarded", "#d55e00", "^"), "guarded": ("guarded", "#009e73", "s"),
     "model, naive": ("model, naive", "#e69f00", "v"), "model, guarded": ("model, guarded", "#56b4e9", "P"),
 }  # fmt: skip
-SOURCES = ("known", "labelled", "attack")
+SOURCE_NAMES = ("known", "labelled", "attack")
 RATES = {
     "false_positive": "wrong answers called right",
     "false_negative": "right answers called wrong",
     "kappa": "Cohen's kappa",
 }
 # label, colour, marker, line
-MEASURES = {
+MEASURE_NAMES = {
     "reward": ("reward", "black", "o", "-"), "true": ("true accuracy", POLICY["grpo"], "D", "--"),
     "attack": ("the attack", "#d55e00", "^", ":"),
 }  # fmt: skip
@@ -32,7 +32,7 @@ def plot_judges(frame: pd.DataFrame, axes):
     """
     for ax, (measure, label) in zip(np.ravel(axes), RATES.items(), strict=True):
         rows = frame[(frame["measure"] == measure) & frame["value"].notna()]
-        order = [source for source in SOURCES if (rows["source"] == source).any()]
+        order = [source for source in SOURCE_NAMES if (rows["source"] == source).any()]
         n = rows.groupby("source")["n"].max()
         grouped(ax, rows, "source", order, "judge", JUDGES, gap=0.14)
         ax.set_xticks(range(len(order)), [f"{source}\n(n={n[source]})" for source in order])
@@ -56,7 +56,7 @@ def plot_hacking(frame: pd.DataFrame, axes):
     (hacking.curves).
     """
     for ax, (arm, part) in zip(np.ravel(axes), frame.groupby("arm", sort=False), strict=True):
-        for measure, (label, colour, marker, line) in MEASURES.items():
+        for measure, (label, colour, marker, line) in MEASURE_NAMES.items():
             rows = part[part["measure"] == measure]
             ax.plot(
                 rows["step"],

@@ -28,7 +28,7 @@ from lib.judge.address import served
 from lib.judge.cache import ReplyCache
 
 ADDRESS = "https://api.openai.com/v1"
-AGAIN = {408, 409, 429}  # and 5xx: another try may help; every other 4xx stops the run
+RETRIED = {408, 409, 429}  # and 5xx: another try may help; every other 4xx stops the run
 QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
 DEAD = 8  # calls given up one after another with no reply between: the server is gone, not the call
 REACH = 5.0  # seconds in which a server must accept a connection
@@ -233,7 +233,7 @@ class Client:
                 else:
                     code, told = _error(got)
                     why = f"status {got.status_code}: {_safe(told)}"
-                    if code in QUOTA or (got.status_code < 500 and got.status_code not in AGAIN):
+                    if code in QUOTA or (got.status_code < 500 and got.status_code not in RETRIED):
                         raise CallsStopped(
                             f"{self._where()} refused the call, {why}; {_advice(got.status_code, code)}"
                         )

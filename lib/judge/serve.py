@@ -20,8 +20,8 @@ from lib.judge.address import note, running
 
 PORT = 8001  # where the profile gives no address
 PATIENCE = 3600  # seconds a judge may take to load: 72B from a network disk needs many minutes
-TELL = 15.0  # seconds between two signs of life while it loads
-LENGTH = 4096  # tokens of a request and its reply; the judge's and dedup's stay below a thousand
+SIGN_OF_LIFE = 15.0  # seconds between two signs of life while it loads
+CONTEXT = 4096  # tokens of a request and its reply; the judge's and dedup's stay below a thousand
 LOCAL = ("localhost", "127.0.0.1")
 ABOUT = """import importlib.util, json
 told = {"vllm": importlib.util.find_spec("vllm") is not None}
@@ -87,7 +87,7 @@ def vllm_command(
         "--port",
         str(port),
         "--max-model-len",
-        str(LENGTH),
+        str(CONTEXT),
         "--enable-prefix-caching",
         *options,
     ]
@@ -161,7 +161,7 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
             now = time.monotonic()
             if now - began > PATIENCE:
                 raise JudgeError(f"no answer within {PATIENCE} s; see {log}")
-            if now - told > TELL:
+            if now - told > SIGN_OF_LIFE:
                 print(f"{model} loads, {now - began:.0f} s so far (log: {log})", flush=True)
                 told = now
             time.sleep(1)
