@@ -1,13 +1,41 @@
-"""What make prints of a run: its main numbers and times, or the one line that says why a notebook
-failed.
-"""
+"""Numbers in words: an estimate with its interval, a direction, what make prints of a run."""
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
 MAIN = ("accuracy_", "gain_", "repair_rate", "damage_rate", "pass_at_")
+
+
+def estimate(row, form: str = ".0%", n: bool = True) -> str:
+    """An estimate with its interval and n, such as "36% [28%, 46%] (n=96)".
+
+    row: value, low, high and n, as a mapping, a frame's row or a named tuple; form: a format of
+    numbers. An interval that is not finite is said to be unknown.
+    """
+    row = _mapping(row)
+    value, low, high = (row[key] for key in ("value", "low", "high"))
+    known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
+    interval = f"[{low:{form}}, {high:{form}}]" if known else "(no finite interval)"
+    count = f" (n={row['n']:.0f})" if n and row.get("n") is not None else ""
+    return f"{value:{form}} {interval}{count}"
+
+
+def direction(row, up: str, down: str, same: str, holm: float | None = None) -> str:
+    """`up` or `down` where the interval lies on one side of 0, else `same`.
+
+    With `holm`, a p-value after Holm's correction, it must be below 0.05 as well.
+    """
+    row = _mapping(row)
+    if holm is not None and not holm < 0.05:
+        return same
+    return up if row["low"] > 0 else down if row["high"] < 0 else same
+
+
+def _mapping(row) -> dict:
+    return row._asdict() if hasattr(row, "_asdict") else dict(row)
 
 
 def numbers(folder: Path) -> str:
@@ -33,36 +61,27 @@ def numbers(folder: Path) -> str:
 def _row(row: dict) -> str:
     """One summary row: name, value, 95 % interval where it has one, number of observations."""
     value = "-" if row["value"] is None else f"{row['value']:.3f}"
-    interval = (
-        ""
-        if row["low"] is None or row["high"] is None
-        else f"[{row['low']:.3f}, {row['high']:.3f}]"
-    )
+    known = row["low"] is not None and row["high"] is not None
+    interval = f"[{row['low']:.3f}, {row['high']:.3f}]" if known else ""
     n = "" if row["n"] is None else f"n={row['n']}"
     return f"{row['name']:<36} {value:>8} {interval:<18} {n}".rstrip()
 
 
 def failure(notebook: Path) -> str:
-    """One line: the failed notebook's error (or its log's last line when no cell raised) and where
-    to look.
-    """
+    """One line: the failed notebook's error, or its log's last line, and where to look."""
     log = notebook.with_suffix(".log")
     cells = json.loads(notebook.read_text())["cells"] if notebook.exists() else []
-    outputs = [
-        output
-        for cell in cells
-        for output in cell.get("outputs", [])
-        if output["output_type"] == "error"
-    ]
-    if outputs:
-        reason = f"{outputs[-1]['ename']}: {outputs[-1]['evalue']}"
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    errors = [output for output in outputs if output["output_type"] == "error"]
+
+    if errors:
+        reason = f"{errors[-1]['ename']}: {errors[-1]['evalue']}"
     else:
-        reason = (
-            next((x for x in reversed(log.read_text().splitlines()) if x.strip()), "")
-            if log.exists()
-            else ""
-        )
-    return f"{notebook.stem} failed: {' '.join(reason.split()) or 'no message'} (notebook {notebook}, log {log})"
+        lines = log.read_text().splitlines() if log.exists() else []
+        reason = next((line for line in reversed(lines) if line.strip()), "")
+
+    said = " ".join(reason.split()) or "no message"
+    return f"{notebook.stem} failed: {said} (notebook {notebook}, log {log})"
 
 
 def main() -> None:

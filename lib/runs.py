@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
 
 from lib.config import ROOT
-from lib.tables import write_text
+from lib.tables import write_table, write_text
 
 PACKAGES = (
     "torch",
@@ -94,6 +95,24 @@ class Stage:
         """Whether the stage finished with these settings."""
         return (self.folder / "done.json").exists()
 
+    def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The table `name` of this stage: loaded, or made once and written whole."""
+        path = self.path(f"{name}.parquet")
+        if not path.exists():
+            write_table(make(), path)
+        return pd.read_parquet(path)
+
+    def earlier(self, stage: str, name: str) -> pd.DataFrame:
+        """The table `name` of an earlier stage of this run."""
+        return pd.read_parquet(self.run / stage / f"{name}.parquet")
+
+    def timed(self, part: str, work: Callable, *arguments, **options):
+        """The result of `work`; its seconds are added to the part's clock."""
+        start = time.monotonic()
+        result = work(*arguments, **options)
+        self.seconds(part, time.monotonic() - start)
+        return result
+
     def seconds(self, part: str, value: float | None = None) -> float:
         """Add `value` seconds to a part's clock, kept across restarts; returns the part's total."""
         path = self.folder / "seconds.json"
@@ -135,6 +154,18 @@ def summary_row(name, value, low=None, high=None, n=None) -> dict:
         "high": plain[2],
         "n": None if n is None else int(n),
     }
+
+
+def summary_rows(frame: pd.DataFrame, name: str) -> list[dict]:
+    """One summary row for each row of a frame with value, and low, high and n where it has them.
+
+    name: how a row is called, by its columns, such as "pass_at_{k}_{when}".
+    """
+    rows = frame.to_dict("records")
+    return [
+        summary_row(name.format(**row), row["value"], row.get("low"), row.get("high"), row.get("n"))
+        for row in rows
+    ]
 
 
 def gather(run: Path) -> Path:
@@ -179,6 +210,11 @@ def manifest() -> dict:
         "system": platform.system(),
         "cores": os.cpu_count(),
     }
+
+
+def versions(*packages: str) -> str:
+    """Python's version and those of some packages, as one line for a notebook's head."""
+    return " ".join([f"python {sys.version.split()[0]}", *(f"{p} {version(p)}" for p in packages)])
 
 
 def open_stage(
