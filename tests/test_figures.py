@@ -1,6 +1,4 @@
-"""Figures: the same bytes twice, final size, embedded fonts, the plotted numbers beside them,
-intervals drawn.
-"""
+"""Figures: the same bytes twice, final size, embedded fonts, numbers beside them, intervals."""
 
 import re
 import zlib
@@ -14,7 +12,9 @@ from IPython.core.formatters import PNGFormatter
 from PIL import Image
 
 from lib.figures.accuracy import plot_accuracy, plot_finding, plot_training_curves
-from lib.figures.attribution import plot_gain_shares
+from lib.figures.attribution import plot_first_hits, plot_gain_shares
+from lib.figures.data import plot_data, plot_dedup
+from lib.figures.judge import plot_hacking, plot_judges
 from lib.figures.redistribution import (
     plot_accessibility_strata,
     plot_bounds,
@@ -24,7 +24,17 @@ from lib.figures.redistribution import (
     plot_resampling,
     plot_seen_mass,
 )
-from lib.figures.style import DOUBLE, POLICY, SINGLE, STRATUM, panels, save, whiskers
+from lib.figures.style import (
+    DOUBLE,
+    LOOKS,
+    MARKER,
+    POLICY,
+    SINGLE,
+    STRATUM,
+    panels,
+    save,
+    whiskers,
+)
 
 
 def estimates(**columns):
@@ -54,8 +64,8 @@ BOUNDS = pd.DataFrame({
 })  # fmt: skip
 SHIFT = estimates(kind=["gold", "right", "wrong", "after"], value=[-1.0, 2.0, -3.0, 4.0])
 SEEN = estimates(
-    who=["control"] * 4 + ["after"] * 4, correct=[True, True, False, False] * 2, seen=[True, False] * 4,
-    value=[0.3, 0.1, 0.5, 0.1, 0.6, 0.1, 0.2, 0.1],
+    who=["control"] * 4 + ["after"] * 4, correct=[True, True, False, False] * 2,
+    seen=[True, False] * 4, value=[0.3, 0.1, 0.5, 0.1, 0.6, 0.1, 0.2, 0.1],
 )  # fmt: skip
 SHARES = estimates(
     subset=["zero", "low", "high", "random_0", "all"], value=[0.3, 0.8, 0.6, 0.9, 1.0]
@@ -63,11 +73,42 @@ SHARES = estimates(
 STEPS = np.arange(1.0, 11.0)
 LOG = pd.DataFrame({
     "step": STEPS, "reward": STEPS / 20, "heldout_accuracy": np.where(STEPS % 5 == 0, 0.4, np.nan),
-    "heldout_accuracy_low": 0.3, "heldout_accuracy_high": 0.5, "kl": STEPS / 50, "entropy": 1 / STEPS,
-    "length": 10 - STEPS / 2, "signal_share": 0.5,
+    "heldout_accuracy_low": 0.3, "heldout_accuracy_high": 0.5, "kl": STEPS / 50,
+    "entropy": 1 / STEPS, "length": 10 - STEPS / 2, "signal_share": 0.5,
 })  # fmt: skip
+HITS = estimates(step=[1, 2, 3], value=[0.1, 0.2, 0.4]).assign(expected=[0.1, 0.15, 0.2])
+RATES = estimates(
+    source=["known", "labelled"] * 6, judge=np.repeat(["exact", "alias"], 6),
+    measure=np.repeat(["false_positive", "false_negative", "kappa"] * 2, 2),
+    value=np.linspace(0.1, 0.9, 12),
+)  # fmt: skip
+HACKING = estimates(
+    arm=np.repeat(["unguarded", "guarded"], 6), step=[1, 2] * 6,
+    measure=np.repeat(["reward", "true", "attack"] * 2, 2), value=np.linspace(0.1, 0.9, 12),
+)  # fmt: skip
+COUNTS = pd.DataFrame({
+    "panel": "relations", "key": ["city_country"] * 3 + ["element_symbol"] * 2,
+    "split": ["train", "validation", "test", "train", "test"], "value": [30, 5, 10, 8, 2],
+})  # fmt: skip
+POPULAR = pd.DataFrame({
+    "panel": "popularity", "key": [f"relation_{i}" for i in range(6) for _ in range(6 - i)],
+    "x": np.geomspace(10, 1e6, 21), "value": np.linspace(0.05, 1, 21),
+})  # fmt: skip
+ANSWERS = pd.DataFrame({"panel": "answers", "key": list("abc"), "x": [1, 2, 3], "value": [9, 3, 1]})
+FLOOR = estimates(panel="floor", key=["city_country", "all"], value=[0.2, 0.3])
+QUESTIONS = pd.concat([COUNTS, POPULAR, ANSWERS, FLOOR], ignore_index=True)
+SIMILAR = pd.DataFrame({
+    "panel": "similarity", "key": ["contained"] * 3 + ["not contained"] * 40,
+    "x": [0.9, 0.93, 0.97, *np.linspace(-0.02, 0.92, 40)],
+})  # fmt: skip
+PAIRS = pd.concat(
+    [SIMILAR, estimates(panel="truth", key=["recall", "verdict_precision"], value=[0.9, 0.8])],
+    ignore_index=True,
+)
 
 DRAWN = {
+    "data": (lambda axes: plot_data(QUESTIONS, axes), {"columns": 2, "rows": 2}, QUESTIONS),
+    "dedup": (lambda axes: plot_dedup(PAIRS, axes), {"columns": 2}, PAIRS),
     "accuracy": (lambda ax: plot_accuracy(ACCURACY, ax), {}, ACCURACY),
     "training": (lambda ax: plot_training_curves(LOG, ax), {"columns": 3, "rows": 2}, LOG),
     "pass_at_k": (lambda ax: plot_pass_at_k(CURVES, ax, GREEDY), {}, CURVES),
@@ -78,6 +119,9 @@ DRAWN = {
     "shift": (lambda ax: plot_mass_shift(SHIFT, ax), {}, SHIFT),
     "seen": (lambda ax: plot_seen_mass(SEEN, ax), {}, SEEN),
     "shares": (lambda ax: plot_gain_shares(SHARES, ax), {}, SHARES),
+    "first_hits": (lambda ax: plot_first_hits(HITS, ax), {}, HITS),
+    "judges": (lambda axes: plot_judges(RATES, axes), {"columns": 3}, RATES),
+    "hacking": (lambda axes: plot_hacking(HACKING, axes), {"columns": 2}, HACKING),
     "finding": (
         lambda ax: plot_finding(ACCURACY, CURVES, FLIPS, ax),
         {"columns": 3},
@@ -93,6 +137,11 @@ def draw(name, folder):
     assert plot(axes) is axes
     save(fig, frame, folder, name)
     return fig, axes
+
+
+def interval_bars(ax):
+    """The error bars of an axes."""
+    return [c for c in ax.containers if isinstance(c, matplotlib.container.ErrorbarContainer)]
 
 
 def pdf_text(path):
@@ -125,7 +174,8 @@ def test_saved_twice_is_the_same_at_its_final_size(name, drawn, tmp_path):
         assert image.width == round(300 * width)
     pdf = pdf_text(tmp_path / f"{name}.pdf")
     assert b"/CIDFontType2" in pdf or b"/TrueType" in pdf
-    assert b"/Type3" not in pdf and b"CreationDate" not in pdf
+    assert b"/Type3" not in pdf
+    assert b"CreationDate" not in pdf
     box = [float(x) for x in re.search(rb"/MediaBox \[([^\]]*)\]", pdf).group(1).split()]
     assert box[2:] == pytest.approx(list(fig.get_size_inches() * 72))
 
@@ -136,12 +186,10 @@ def test_a_notebook_shows_the_picture(name, drawn):
     data, size = PNGFormatter()(fig)
     with Image.open(BytesIO(data)) as image:
         assert image.size == (2 * size["width"], 2 * size["height"])
-        assert image.convert("L").getextrema()[0] < 128 < image.convert("L").getextrema()[1], (
-            "a blank picture"
-        )
-    assert [size["width"], size["height"]] == pytest.approx(
-        list(fig.get_size_inches() * 120), abs=1
-    )
+        darkest, lightest = image.convert("L").getextrema()
+        assert darkest < 128 < lightest, "a blank picture"
+    on_page = list(fig.get_size_inches() * 120)
+    assert [size["width"], size["height"]] == pytest.approx(on_page, abs=1)
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -156,24 +204,44 @@ def test_axes_named_no_titles_and_readable_type(name, drawn):
     fig, axes, _ = drawn[name]
     assert fig.get_suptitle() == ""
     for ax in np.ravel(axes):
-        assert ax.get_title() == "" and (ax.get_xlabel() or ax.get_ylabel())
-        texts = [
-            ax.xaxis.label,
-            ax.yaxis.label,
-            *ax.get_xticklabels(),
-            *ax.get_yticklabels(),
-            *ax.texts,
-        ]
+        assert ax.get_title() == ""
+        assert ax.get_xlabel() or ax.get_ylabel()
+        ticks = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+        texts = [ax.xaxis.label, ax.yaxis.label, *ticks, *ax.texts]
         assert all(7 <= text.get_fontsize() <= 8 for text in texts)
 
 
-@pytest.mark.parametrize("name", sorted(set(DRAWN) - {"training"}))
+@pytest.mark.parametrize("name", sorted(set(DRAWN) - {"training", "data", "dedup"}))
 def test_every_estimate_has_its_interval(name, drawn):
     _, axes, _ = drawn[name]
     for ax in np.ravel(axes):
-        bars = [c for c in ax.containers if isinstance(c, matplotlib.container.ErrorbarContainer)]
+        bars = interval_bars(ax)
         assert bars or ax.collections, "no interval drawn"
-        assert all(c.has_xerr or c.has_yerr for c in bars)
+        assert all(bar.has_xerr or bar.has_yerr for bar in bars)
+
+
+@pytest.mark.parametrize(("name", "row"), [("data", FLOOR), ("dedup", PAIRS.tail(2))])
+def test_the_estimates_beside_counts_have_their_intervals(name, row, drawn):
+    _, axes, _ = drawn[name]
+    (bars,) = interval_bars(np.ravel(axes)[-1])
+    ends = np.array([segment[:, 0] for segment in bars[2][0].get_segments()])
+    np.testing.assert_allclose(ends, row[["low", "high"]])
+
+
+def test_bars_of_counts_stand_on_one_another(drawn):
+    ax = np.ravel(drawn["data"][1])[0]
+    ends = {(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches if bar.get_width()}
+    assert ends == {(0, 30), (30, 35), (35, 45), (0, 8), (8, 10)}  # train, validation, test
+
+    ax = np.ravel(drawn["dedup"][1])[0]
+    lowest = [bar for bar in ax.patches if bar.get_height() and bar.get_y() == 0]
+    colours = {bar.get_facecolor() for bar in lowest if bar.get_x() > 0.91}
+    assert colours == {matplotlib.colors.to_rgba("#d55e00")}  # the few contained ones at the bottom
+
+
+def test_only_the_largest_relations_have_a_popularity_curve(drawn):
+    legend = np.ravel(drawn["data"][1])[1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"relation {i}" for i in range(5)]
 
 
 def test_interval_ends_where_the_frame_says(drawn):
@@ -190,9 +258,8 @@ def test_a_missing_interval_draws_no_bar():
 
 
 def test_policies_differ_in_shape_so_that_grey_is_enough():
-    from lib.figures.style import LOOKS, MARKER
-
-    assert set(MARKER) == set(POLICY) and len(set(MARKER.values())) == len(MARKER)
+    assert set(MARKER) == set(POLICY)
+    assert len(set(MARKER.values())) == len(MARKER)
     assert len({marker for _, _, marker in LOOKS.values()}) == len(LOOKS)
     grey = [matplotlib.colors.to_rgb(c) @ np.array([0.299, 0.587, 0.114]) for c in STRATUM.values()]
     assert all(a - b > 0.12 for a, b in zip(grey, grey[1:], strict=False))

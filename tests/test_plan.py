@@ -14,10 +14,8 @@ def test_counts_are_those_of_the_profile():
     assert table.loc["samples after RL", "samples"] == 128 * 64
     assert table.loc["4 subsets, 6 steps each", "samples"] == 4 * 6 * 32 * 5
     assert table.loc["likeliest answers", "prefixes"] == 2 * 32 * 256
-    assert table.loc["8 steps without and with guards", ["samples", "groups"]].tolist() == [
-        640,
-        128 * SIGNAL,
-    ]
+    hacking = table.loc["8 steps without and with guards", ["samples", "groups"]]
+    assert hacking.tolist() == [640, 128 * SIGNAL]
 
 
 def test_a_reference_model_needs_every_group():

@@ -4,54 +4,44 @@ import numpy as np
 import pandas as pd
 
 from lib.figures.redistribution import plot_pass_at_k
-from lib.figures.style import (
-    MARKER,
-    NAME,
-    POLICY,
-    grouped,
-    legend_above,
-    whiskers,
-)
+from lib.figures.style import MARKER, NAME, POLICY, grouped, legend_above, name_rows, whiskers
+
+CURVE_LABELS = {
+    "reward": "reward",
+    "heldout_accuracy": "held-out accuracy",
+    "kl": "KL to the start (nats)",
+    "entropy": "entropy (nats per token)",
+    "length": "answer length (tokens)",
+    "signal_share": "groups with signal",
+}
 
 
 def plot_accuracy(frame: pd.DataFrame, ax):
-    """Accuracy of each policy (policy, value, low, high) as points with intervals, one row each."""
+    """Accuracy of each policy, one row each: a point with its interval.
+
+    frame: policy, value, low, high.
+    """
     rows = frame.reset_index(drop=True)
-    for y, row in rows.iterrows():
-        policy = row["policy"]
-        colour, marker = POLICY.get(policy, "black"), MARKER.get(policy, "o")
+    for y, policy in enumerate(rows["policy"]):
+        marker = MARKER.get(policy, "o")
+        look = {"color": POLICY.get(policy, "black"), "marker": marker}
         size = 8 if marker == "*" else 5
-        whiskers(ax, [y], rows.loc[[y]], True, color=colour, marker=marker, markersize=size)
-    ax.set_yticks(range(len(rows)), [NAME.get(p, p) for p in rows["policy"]])
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
+        whiskers(ax, [y], rows.loc[[y]], horizontal=True, markersize=size, **look)
+
+    name_rows(ax, [NAME.get(policy, policy) for policy in rows["policy"]])
     ax.set_xlim(left=0)
     ax.set_xlabel("accuracy on held-out questions")
     return ax
 
 
 def plot_training_curves(log: pd.DataFrame, axes):
-    """Six panels over steps (step, reward, heldout_accuracy with _low and _high, kl, entropy,
-    length, signal_share).
+    """Six panels over the steps of a training; a column that the log lacks leaves its panel empty.
+
+    log: step and the columns of CURVE_LABELS; heldout_accuracy has an interval (_low, _high).
     """
-    labels = {
-        "reward": "reward",
-        "heldout_accuracy": "held-out accuracy",
-        "kl": "KL to the start (nats)",
-        "entropy": "entropy (nats a token)",
-        "length": "answer length (tokens)",
-        "signal_share": "groups with signal",
-    }
-    for ax, (column, label) in zip(np.ravel(axes), labels.items(), strict=True):
-        known = log.dropna(subset=column) if column in log else log.iloc[:0]
-        ax.plot(
-            known["step"], known[column] if len(known) else [], color=POLICY["grpo"], linewidth=1
-        )
-        if {f"{column}_low", f"{column}_high"} <= set(log):
-            rows = known.rename(
-                columns={column: "value", f"{column}_low": "low", f"{column}_high": "high"}
-            )
-            whiskers(ax, rows["step"], rows, color=POLICY["grpo"], marker="o")
+    for ax, (column, label) in zip(np.ravel(axes), CURVE_LABELS.items(), strict=True):
+        if column in log:
+            _curve(log.dropna(subset=column), column, ax)
         if column in ("reward", "heldout_accuracy", "signal_share"):
             ax.set_ylim(0, 1)
         else:
@@ -61,12 +51,26 @@ def plot_training_curves(log: pd.DataFrame, axes):
     return axes
 
 
+def _curve(log: pd.DataFrame, column: str, ax) -> None:
+    """One column of the log over its steps, with an interval where the log has one."""
+    colour = POLICY["grpo"]
+    ax.plot(log["step"], log[column], color=colour, linewidth=1)
+
+    bounds = {f"{column}_low": "low", f"{column}_high": "high"}
+    if set(bounds) <= set(log):
+        rows = log.rename(columns={column: "value"} | bounds)
+        whiskers(ax, rows["step"], rows, color=colour, marker="o")
+
+
 def plot_finding(accuracy: pd.DataFrame, curves: pd.DataFrame, flips: pd.DataFrame, axes):
-    """The finding in three panels: accuracy by method, pass@k before and after, repair and damage
-    by stratum.
+    """The finding in three panels: accuracy, pass@k before and after, flips by stratum.
+
+    accuracy: as of `plot_accuracy`; curves: as of `plot_pass_at_k`; flips: direction (repair,
+    damage), stratum, value, low, high.
     """
     plot_accuracy(accuracy, axes[0])
     plot_pass_at_k(curves[curves["when"] != "control"], axes[1])
+
     looks = {"repair": ("repaired", POLICY["grpo"], "D"), "damage": ("damaged", "#d55e00", "X")}
     order = list(dict.fromkeys(flips["stratum"]))
     grouped(axes[2], flips, "stratum", order, "direction", looks)

@@ -2,99 +2,106 @@
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
-from lib.figures.style import (
-    name_rows,
-    whiskers,
-)
+from lib.figures.style import name_rows, whiskers
+
+BLUE = "#08306b"
+SPLIT_COLOURS = {"train": "#9ecae1", "validation": "#fdae6b", "test": BLUE}
+VERDICT_COLOURS = {"contained": "#d55e00", "not contained": "#7f7f7f"}
+# colour and dashes of each curve; more curves than these could not be told apart in grey
+CURVE_LOOKS = {
+    BLUE: "",
+    "#d55e00": (3.7, 1.6),
+    "#009e73": (1, 1.65),
+    "#cc79a7": (6.4, 1.6, 1, 1.6),
+    "#7f7f7f": (5, 1),
+}
 
 
 def plot_data(frame: pd.DataFrame, axes):
-    """Four panels of the questions (`survey.plotted`): by relation and split, popularity, answers,
-    majority floor.
+    """Four panels of the questions: relations by split, popularity, answers, majority floor.
+
+    frame: panel, key, split, x, value, low, high, n (from `survey.plotted`).
     """
-    counted, popular, answers, floor = axes.flat
-    part = {name: rows for name, rows in frame.groupby("panel")}
-    table = (
-        part["relations"]
-        .pivot_table(index="key", columns="split", values="value", sort=False)
-        .fillna(0)
-    )
-    left = np.zeros(len(table))
-    for split, colour in zip(
-        ("train", "validation", "test"), ("#9ecae1", "#fdae6b", "#08306b"), strict=True
-    ):
-        counted.barh(
-            range(len(table)), table.get(split, left * 0), left=left, color=colour, label=split
-        )
-        left = left + table.get(split, left * 0)
-    name_rows(counted, [key.replace("_", " ") for key in table.index])
-    counted.set_xlabel("questions")
-    counted.legend(loc="lower right")
-    styles = (
-        ("#08306b", "-"),
-        ("#d55e00", "--"),
-        ("#009e73", ":"),
-        ("#cc79a7", "-."),
-        ("#7f7f7f", (0, (5, 1))),
-    )
-    groups = part.get("popularity", frame.iloc[:0]).groupby("key", sort=False)
-    for (key, rows), (colour, line) in zip(
-        sorted(groups, key=lambda g: -len(g[1])), styles, strict=False
-    ):
-        popular.plot(
-            rows["x"], rows["value"], color=colour, linestyle=line, label=key.replace("_", " ")
-        )
-    popular.set_xlabel("popularity of the subject")
-    popular.set_ylabel("share at most as popular")
-    if len(groups):
-        popular.set_xscale("log")
-        popular.legend(
-            loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2
-        )  # above: five curves leave no room
-    answers.plot(part["answers"]["x"], part["answers"]["value"], color="#08306b")
-    answers.set(xscale="log", yscale="log", xlabel="rank of the answer", ylabel="questions with it")
-    rows = part["floor"].reset_index(drop=True)
-    whiskers(floor, range(len(rows)), rows, True, color="#08306b", marker="o", clip_on=False)
-    name_rows(
-        floor,
-        [
-            f"{key.replace('_', ' ')} (n={n:.0f})"
-            for key, n in zip(rows["key"], rows["n"], strict=True)
-        ],
-    )
-    floor.set_xlim(0, 1)
+    parts = {name: rows for name, rows in frame.groupby("panel")}
+    counted, popular, answered, floor = axes.flat
+    _relations(parts["relations"], counted)
+    if "popularity" in parts:
+        _popularity(parts["popularity"], popular)
+    popular.set(xlabel="popularity of the subject", ylabel="share at most as popular")
+
+    answers = parts["answers"]
+    answered.plot(answers["x"], answers["value"], color=BLUE)
+    answered.set(xscale="log", yscale="log")
+    answered.set(xlabel="rank of the answer", ylabel="questions with it")
+
+    _estimates(parts["floor"], floor)
     floor.set_xlabel("accuracy of the majority answer")
     return axes
 
 
+def _relations(counts: pd.DataFrame, ax) -> None:
+    """The number of questions of each relation, one bar each, stacked by split."""
+    rows = counts.assign(key=counts["key"].str.replace("_", " "))
+    bars = _stacked("split", SPLIT_COLOURS)
+    sns.histplot(rows, y="key", weights="value", shrink=0.8, ax=ax, **bars)
+    ax.grid(axis="y", visible=False)
+    ax.set(xlabel="questions", ylabel=None)
+    sns.move_legend(ax, "lower right", title=None, reverse=True)
+
+
+def _stacked(column: str, colours: dict) -> dict:
+    """The options of a stacked histogram in `colours`, the first of them at the bottom.
+
+    seaborn stacks from the top down, so the order is reversed here and in the legend.
+    """
+    order = list(reversed(colours))
+    fill = {"multiple": "stack", "alpha": 1, "linewidth": 0}
+    return {"hue": column, "hue_order": order, "palette": colours} | fill
+
+
+def _popularity(rows: pd.DataFrame, ax) -> None:
+    """The cumulative share over popularity, one curve for each of the largest relations."""
+    sizes = rows.groupby("key", sort=False).size().sort_values(ascending=False, kind="stable")
+    largest = sizes.index[: len(CURVE_LOOKS)]
+    names = [key.replace("_", " ") for key in largest]
+    shown = rows[rows["key"].isin(largest)]
+    key = shown["key"].str.replace("_", " ")
+
+    colours = dict(zip(names, CURVE_LOOKS, strict=False))
+    dashes = dict(zip(names, CURVE_LOOKS.values(), strict=False))
+    looks = {"hue": key, "hue_order": names, "style": key, "palette": colours, "dashes": dashes}
+    sns.lineplot(shown, x="x", y="value", estimator=None, ax=ax, **looks)
+
+    ax.set_xscale("log")
+    # above: five curves leave no room
+    sns.move_legend(ax, "lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, title=None)
+
+
+def _estimates(rows: pd.DataFrame, ax) -> None:
+    """Shares with their intervals, one row each, named by `key` and n."""
+    whiskers(ax, range(len(rows)), rows, horizontal=True, color=BLUE, marker="o", clip_on=False)
+    name_rows(ax, rows["key"], rows["n"])
+    ax.set_xlim(0, 1)
+
+
 def plot_dedup(frame: pd.DataFrame, axes):
-    """Candidate pairs by similarity and verdict (panel `similarity`: x, key), precision and recall
-    (panel `truth`).
+    """Candidate pairs by similarity and verdict, and the precision and recall of the verdicts.
+
+    frame: panel (similarity, truth), key, x, value, low, high, n (from `survey.plotted_pairs`).
     """
     pairs, shares = axes
     similar = frame[frame["panel"] == "similarity"]
-    edges = np.linspace(min(0.0, similar["x"].min()) if len(similar) else 0.0, 1.0, 26)
-    values = [similar.loc[similar["key"] == key, "x"] for key in ("contained", "not contained")]
-    pairs.hist(
-        values,
-        bins=edges,
-        color=["#d55e00", "#7f7f7f"],
-        label=["contained", "not contained"],
-        stacked=True,
-    )
+    if len(similar):
+        edges = np.linspace(min(0.0, similar["x"].min()), 1.0, 26)
+        sns.histplot(similar, x="x", bins=edges, ax=pairs, **_stacked("key", VERDICT_COLOURS))
+        above = {"bbox_to_anchor": (0.5, 1.0), "ncols": 2}
+        sns.move_legend(pairs, "lower center", title=None, reverse=True, **above)
     pairs.set(yscale="log", xlabel="similarity of the pair", ylabel="candidate pairs")
-    pairs.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    rows = frame[frame["panel"] == "truth"].reset_index(drop=True)
-    if len(rows):
-        whiskers(shares, range(len(rows)), rows, True, color="#08306b", marker="o", clip_on=False)
-        name_rows(
-            shares,
-            [
-                f"{k.replace('_', ' ')} (n={n:.0f})"
-                for k, n in zip(rows["key"], rows["n"], strict=True)
-            ],
-        )
-    shares.set_xlim(0, 1)
+
+    truth = frame[frame["panel"] == "truth"]
+    if len(truth):
+        _estimates(truth, shares)
     shares.set_xlabel("share of pairs")
     return axes

@@ -3,50 +3,58 @@
 import numpy as np
 import pandas as pd
 
-from lib.figures.style import (
-    LOOKS,
-    POLICY,
-    grouped,
-    legend_above,
-    name_rows,
-    whiskers,
-)
+from lib.figures.style import LOOKS, POLICY, banded, grouped, legend_above, name_rows, whiskers
+
+# name, colour, marker of each kind of text
+TEXT_LOOKS = {
+    "gold": ("gold answer", "#e69f00", "s"),
+    "rival": ("rival answer", "#cc79a7", "^"),
+    "right": ("own right text", POLICY["grpo"], "D"),
+    "wrong": ("own wrong text", "#d55e00", "X"),
+    "after": ("text after RL", POLICY["base"], "o"),
+}
 
 
 def plot_pass_at_k(frame: pd.DataFrame, ax, greedy: pd.DataFrame | None = None):
-    """pass@k of each `when` (when, k, value, low, high) with bands; `greedy` (when, value, low,
-    high) as lines.
+    """pass@k of each `when` as a line with a band, and greedy accuracy as a level.
+
+    frame: when, k, value, low, high; greedy: when, value, low, high.
     """
     for when, rows in frame.groupby("when", sort=False):
         label, colour, marker = LOOKS[when]
         line = {"before": "--", "control": ":"}.get(when, "-")
-        ax.plot(rows["k"], rows["value"], color=colour, marker=marker, linestyle=line, label=label)
-        ax.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
-    for row in () if greedy is None else greedy.itertuples():
-        colour, top = LOOKS[row.when][1], row.value == greedy["value"].max()
-        ax.axhline(row.value, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
-        whiskers(ax, [0.8], pd.DataFrame([row]), color=colour, marker="_")
-        ax.annotate(
-            f"greedy {row.when}",
-            (frame["k"].max(), row.value),
-            (0, 2 if top else -8),
-            fontsize=7,
-            ha="right",
-            textcoords="offset points",
-            color=colour,
-        )
+        banded(ax, "k", rows, colour, marker=marker, linestyle=line, label=label)
+    if greedy is not None:
+        _levels(greedy, frame["k"].max(), ax)
+
+    ks = sorted(frame["k"].unique())
     ax.set_xscale("log", base=2)
-    ax.set_xticks(ks := sorted(frame["k"].unique()), [str(k) for k in ks])
+    ax.set_xticks(ks, [str(k) for k in ks])
     ax.minorticks_off()
     ax.set_ylim(0, 1)
-    ax.set_xlabel("k (samples a question)")
+    ax.set_xlabel("k (samples per question)")
     ax.set_ylabel("pass@k")
     legend_above(ax)
     return ax
 
 
+def _levels(greedy: pd.DataFrame, right: float, ax) -> None:
+    """Each greedy accuracy as a dotted level, named at its end `right`, interval at its start."""
+    for row in greedy.itertuples():
+        colour = LOOKS[row.when][1]
+        ax.axhline(row.value, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+        whiskers(ax, [0.8], pd.DataFrame([row]), color=colour, marker="_")
+
+        shift = 2 if row.value == greedy["value"].max() else -8  # points: above the line, or below
+        text = {"fontsize": 7, "ha": "right", "textcoords": "offset points", "color": colour}
+        ax.annotate(f"greedy {row.when}", (right, row.value), (0, shift), **text)
+
+
 def plot_accessibility_strata(frame: pd.DataFrame, ax):
-    """Share of questions in each stratum (when, stratum, value, low, high), for each `when`."""
+    """Share of questions in each stratum, side by side for each `when`.
+
+    frame: when, stratum, value, low, high.
+    """
     grouped(ax, frame, "stratum", list(dict.fromkeys(frame["stratum"])), "when", LOOKS)
     ax.set_ylim(bottom=-0.02)  # room for a mark at zero
     ax.set_xlabel("share of right samples (stratum)")
@@ -56,56 +64,47 @@ def plot_accessibility_strata(frame: pd.DataFrame, ax):
 
 
 def plot_bounds(frame: pd.DataFrame, axes):
-    """Sampled share and enumerated bounds of P(correct), a panel for each `when`, questions by
-    their share.
+    """Sampled share and enumerated bounds of P(correct), one panel per `when`, sorted by share.
 
-    frame: when, share, low, high (sampled, Wilson), lower, upper (enumerated).
+    frame: when, share, low, high (sampled, Wilson), lower, upper (enumerated), one row per
+    question and `when`.
     """
     for ax, (when, part) in zip(np.ravel(axes), frame.groupby("when", sort=False), strict=True):
         rows = part.sort_values(["share", "lower"]).rename(columns={"share": "value"})
         at = np.arange(len(rows))
-        ax.bar(
-            at,
-            rows["upper"] - rows["lower"],
-            bottom=rows["lower"],
-            width=0.9,
-            color="0.85",
-            label="bounds",
-        )
-        whiskers(
-            ax,
-            at,
-            rows,
-            color=POLICY["grpo" if when == "after" else "base"],
-            marker=".",
-            capsize=0,
-            label="sampled",
-        )
+        height = rows["upper"] - rows["lower"]
+        ax.bar(at, height, bottom=rows["lower"], width=0.9, color="0.85", label="bounds")
+
+        colour = POLICY["grpo" if when == "after" else "base"]
+        whiskers(ax, at, rows, color=colour, marker=".", capsize=0, label="sampled")
         ax.set_ylim(-0.02, 1.02)
         ax.set_xticks([])
         ax.set_xlabel(f"questions, {when} RL")
-    np.ravel(axes)[0].set_ylabel("P(correct)")
-    legend_above(np.ravel(axes)[0])
+
+    first = np.ravel(axes)[0]
+    first.set_ylabel("P(correct)")
+    legend_above(first)
     return axes
 
 
 def plot_repair_damage(frame: pd.DataFrame, axes, control: pd.DataFrame | None = None):
-    """Two panels, repair and damage, by stratum before (direction, stratum, value, low, high, n).
+    """Two panels, repair and damage, by stratum before.
 
-    control: the same columns, one fresh sample of the untrained policy in place of the trained
-    answer.
+    frame: direction, stratum, value, low, high, n; control: the same columns, where one fresh
+    sample of the untrained policy stands for the trained answer.
     """
     looks = {
         "greedy": ("after RL", *LOOKS["after"][1:]),
         "sample": ("base, resampled", *LOOKS["control"][1:]),
     }
-    both = pd.concat(
-        [frame.assign(who="greedy"), *([] if control is None else [control.assign(who="sample")])]
-    )
     labels = {
         "repair": "repaired, of those wrong before",
         "damage": "damaged, of those right before",
     }
+    both = frame.assign(who="greedy")
+    if control is not None:
+        both = pd.concat([both, control.assign(who="sample")])
+
     for ax, (direction, label) in zip(np.ravel(axes), labels.items(), strict=True):
         rows = both[both["direction"] == direction]
         order = list(dict.fromkeys(rows["stratum"]))
@@ -115,15 +114,15 @@ def plot_repair_damage(frame: pd.DataFrame, axes, control: pd.DataFrame | None =
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlabel("stratum before, number of questions")
         ax.set_ylabel(label)
+
     legend_above(np.ravel(axes)[0])
     return axes
 
 
 def plot_resampling(frame: pd.DataFrame, axes):
-    """Two panels by stratum of the first samples: mean share right and share with any hit in other
-    samples.
+    """Mean share right and share with any hit in other samples, by stratum of the first ones.
 
-    frame: who (control, after, expected), measure, stratum, value, low, high from
+    frame: who (control, after, expected), measure, stratum, value, low, high, from
     `resampling_control`.
     """
     labels = {"accuracy": "mean share of right samples", "hit": "questions with any right sample"}
@@ -133,36 +132,22 @@ def plot_resampling(frame: pd.DataFrame, axes):
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlabel("stratum before")
         ax.set_ylabel(label)
+
     legend_above(np.ravel(axes)[0])
     return axes
 
 
 def plot_mass_shift(frame: pd.DataFrame, ax):
-    """Change of log-probability of each kind of text (kind, value, low, high, n), a row each."""
-    names = {
-        "gold": "gold answer",
-        "rival": "rival answer",
-        "right": "own right text",
-        "wrong": "own wrong text",
-        "after": "text after RL",
-    }
-    colours = {
-        "gold": ("#e69f00", "s"),
-        "right": (POLICY["grpo"], "D"),
-        "wrong": ("#d55e00", "X"),
-        "rival": ("#cc79a7", "^"),
-    }
+    """Change of log-probability of each kind of text, one row each.
+
+    frame: kind, value, low, high, n.
+    """
     rows = frame.reset_index(drop=True)
-    for y, kind in enumerate(rows["kind"]):
-        colour, marker = colours.get(kind, (POLICY["base"], "o"))
-        whiskers(ax, [y], rows.loc[[y]], True, color=colour, marker=marker)
-    name_rows(
-        ax,
-        [
-            f"{names.get(kind, kind)} (n={n})"
-            for kind, n in zip(rows["kind"], rows["n"], strict=True)
-        ],
-    )
+    looks = [TEXT_LOOKS[kind] for kind in rows["kind"]]
+    for y, (_, colour, marker) in enumerate(looks):
+        whiskers(ax, [y], rows.loc[[y]], horizontal=True, color=colour, marker=marker)
+
+    name_rows(ax, [name for name, _, _ in looks], rows["n"])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.axvline(0, color="black", linewidth=0.6)
     ax.set_xlabel("change of log-probability (nats)")
@@ -170,15 +155,15 @@ def plot_mass_shift(frame: pd.DataFrame, ax):
 
 
 def plot_seen_mass(frame: pd.DataFrame, ax):
-    """Share of samples that are right or wrong and seen before or new (who, correct, seen, value,
-    low, high).
+    """Share of samples that are right or wrong, and whose text was seen before or is new.
+
+    frame: who, correct, seen, value, low, high.
     """
-    kind = [
-        f"{'right' if c else 'wrong'},\n{'seen' if s else 'new'}"
-        for c, s in zip(frame.correct, frame.seen, strict=True)
-    ]
-    rows = frame.assign(kind=kind)
-    grouped(ax, rows, "kind", list(dict.fromkeys(kind)), "who", LOOKS)
+    truth = frame["correct"].map({True: "right", False: "wrong"})
+    novelty = frame["seen"].map({True: "seen", False: "new"})
+    rows = frame.assign(kind=truth + ",\n" + novelty)
+
+    grouped(ax, rows, "kind", list(dict.fromkeys(rows["kind"])), "who", LOOKS)
     ax.set_ylim(bottom=-0.02)
     ax.set_ylabel("share of samples")
     legend_above(ax)

@@ -1,6 +1,4 @@
-"""How figures look and how they are saved: sizes in inches, one colour for the same thing
-everywhere.
-"""
+"""How figures look and how they are saved: sizes in inches, one colour for one thing."""
 
 from io import BytesIO
 from pathlib import Path
@@ -31,26 +29,28 @@ NAME = {
 STRATUM = {"zero": "#fde0a6", "low": "#f4a261", "middle": "#b5594f", "high": "#4a1c40"}
 # the same policy at different times: label, colour, marker
 LOOKS = {
-    "before": ("before RL", POLICY["base"], "o"), "control": ("before RL, resampled", "#e69f00", "^"),
-    "after": ("after RL", POLICY["grpo"], "D"), "expected": ("uniform prior", "black", "x"),
-}  # fmt: skip
+    "before": ("before RL", POLICY["base"], "o"),
+    "control": ("before RL, resampled", "#e69f00", "^"),
+    "after": ("after RL", POLICY["grpo"], "D"),
+    "expected": ("uniform prior", "black", "x"),
+}
 
 RC = {
-    "pdf.fonttype": 42, "ps.fonttype": 42, "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8,
-    "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
-    "legend.title_fontsize": 7, "figure.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.2,
-    "lines.markersize": 4, "legend.frameon": False, "axes.grid": True, "grid.color": "#dddddd",
-    "grid.linewidth": 0.4, "axes.axisbelow": True, "figure.dpi": 120, "savefig.dpi": 300,
-    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42, "ps.fonttype": 42,
+    "font.family": "DejaVu Sans", "font.size": 8,
+    "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "legend.title_fontsize": 7, "figure.titlesize": 8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2, "lines.markersize": 4, "legend.frameon": False,
+    "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.4, "axes.axisbelow": True,
+    "figure.dpi": 120, "savefig.dpi": 300, "figure.constrained_layout.use": True,
 }  # fmt: skip
 mpl.rcParams.update(RC)  # on import: a figure made before `save` must already have these sizes
 
 
 class Figure(figure.Figure):
-    """A figure that a notebook shows as the value of a cell; pyplot, which does that otherwise, is
-    not used.
-    """
+    """A figure that a notebook shows as the value of a cell, without pyplot."""
 
     def _repr_png_(self):
         """The picture in twice the pixels of its size on the page, and that size."""
@@ -77,19 +77,19 @@ def panels(
 
 
 def save(fig: Figure, frame: pd.DataFrame, folder, name: str) -> Path:
-    """Write `name`.pdf, .png (300 dpi) and .csv (the plotted frame) to `folder`; returns the png's
-    path.
+    """Write the figure as `name`.pdf and .png and its `frame` as .csv; returns the png's path.
 
-    The same figure and frame give the same bytes: no date, no version and no tight bounding box.
+    The png has 300 dpi. The same figure and frame give the same bytes: no date, no version and no
+    tight bounding box.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    undated = {"CreationDate": None, "Creator": None, "Producer": None}
+
     with mpl.rc_context(RC):
-        fig.savefig(
-            folder / f"{name}.pdf",
-            metadata={"CreationDate": None, "Creator": None, "Producer": None},
-        )
+        fig.savefig(folder / f"{name}.pdf", metadata=undated)
         fig.savefig(folder / f"{name}.png", dpi=300, metadata={"Software": None})
+
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     return folder / f"{name}.png"
 
@@ -100,31 +100,23 @@ def whiskers(ax, x, frame: pd.DataFrame, horizontal: bool = False, **options):
     error = np.vstack([value - frame["low"].to_numpy(float), frame["high"].to_numpy(float) - value])
     error = np.clip(error, 0, None)  # rounding may leave -1e-17; nan draws no bar
     style = {"capsize": 2, "elinewidth": 0.9, "linestyle": "none"} | options
+
     if horizontal:
         return ax.errorbar(value, x, xerr=error, **style)
     return ax.errorbar(x, value, yerr=error, **style)
 
 
-def legend_above(ax, columns: int | None = None):
-    """The names above the axes, where they can hide no estimate: in one row, or in so many columns."""
-    columns = columns or len(ax.get_legend_handles_labels()[1])
-    return ax.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns,
-        columnspacing=1,
-        handletextpad=0.3,
-        borderaxespad=0.2,
-        handlelength=1.4,
-    )
+def banded(ax, x: str, frame: pd.DataFrame, colour: str, **options) -> None:
+    """The line `value` over column `x` with a band from `low` to `high`."""
+    ax.plot(frame[x], frame["value"], color=colour, **options)
+    ax.fill_between(frame[x], frame["low"], frame["high"], color=colour, alpha=0.2, linewidth=0)
 
 
 def grouped(ax, frame: pd.DataFrame, x: str, order, by: str, looks: dict, gap: float = 0.18):
-    """Points with intervals at the categories `order` of column `x`, side by side for each key of
-    `looks`.
+    """Points with intervals at the categories of column `x`, side by side for each value of `by`.
 
-    looks: value of column `by` -> (label, colour, marker); the categories' labels carry no n,
-    callers add it.
+    order: the categories from left to right; looks: value of column `by` -> (label, colour,
+    marker). A category's label carries no n; the caller adds it.
     """
     shown = [key for key in looks if (frame[by] == key).any()]
     for i, key in enumerate(shown):
@@ -132,14 +124,32 @@ def grouped(ax, frame: pd.DataFrame, x: str, order, by: str, looks: dict, gap: f
         label, colour, marker = looks[key]
         at = np.arange(len(rows)) + gap * (i - (len(shown) - 1) / 2)
         whiskers(ax, at, rows, color=colour, marker=marker, markerfacecolor=colour, label=label)
+
     ax.set_xticks(range(len(order)), [str(name) for name in order])
     ax.set_xlim(-0.6, len(order) - 0.4)
     ax.grid(axis="x", visible=False)
     return ax
 
 
-def name_rows(ax, labels: list[str]) -> None:
-    """Rows of a horizontal chart from the top down, each with its name."""
+def name_rows(ax, names, counts=None) -> None:
+    """Name the rows of a horizontal chart from the top down, with n where `counts` has it."""
+    labels = [str(name).replace("_", " ") for name in names]
+    if counts is not None:
+        labels = [f"{label} (n={n:.0f})" for label, n in zip(labels, counts, strict=True)]
+
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
+
+
+def legend_above(ax, columns: int | None = None):
+    """The legend above the axes, where it can hide no estimate: in one row or in `columns`."""
+    return ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns or len(ax.get_legend_handles_labels()[1]),
+        columnspacing=1,
+        handletextpad=0.3,
+        borderaxespad=0.2,
+        handlelength=1.4,
+    )

@@ -1,6 +1,4 @@
-"""What a run will cost before it starts: counts from the profile, seconds from a short measurement
-on this machine.
-"""
+"""What a run will cost: counts from the profile, seconds from a short measurement here."""
 
 import copy
 import sys
@@ -17,95 +15,155 @@ from lib.prompts import direct, render
 from lib.questions.splits import load_questions
 from lib.training.apart import training_steps
 
-SIGNAL = 0.5  # of the groups have both right and wrong answers, and are trained on; measured 0.4 in the default run
+# share of the groups with both right and wrong answers, which alone are trained on; measured: 0.4
+# in the default run
+SIGNAL = 0.5
+GIB = 2**30
 
 
 def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
-    """Counts of each stage: samples (up to max_new_tokens each), groups trained on, prefixes
-    enumerated.
+    """Counts of each stage: samples, groups trained on, prefixes enumerated.
 
-    sizes: questions of train, validation and test. Frame of stage, what, samples, groups, prefixes.
+    sizes: questions of train, validation and test. Frame of stage, what, samples (each of up to
+    max_new_tokens tokens), groups, prefixes.
     """
-    train, validation, test = (sizes[split] for split in ("train", "validation", "test"))
-    sampling, grpo, attribution = profile.sampling, profile.grpo, profile.attribution
-    steps = training_steps(profile, train)
-    longer = -(-sampling.cot_new_tokens // sampling.max_new_tokens)
-    subsets = (
-        len(attribution.strata) * (2 if attribution.leave_out else 1) + attribution.random_subsets
-    )
-    live = SIGNAL if grpo.skip_zero_variance else 1.0
-    step = {
-        "samples": grpo.questions_per_step * grpo.num_generations,
-        "groups": live * grpo.questions_per_step,
-    }
-    evaluations = 1 + -(-steps // grpo.evaluate_every)
-    tuned = {name: getattr(profile, name) for name in ("sft", "rft", "dpo")}
-    # one example costs about half a group of five; at most half of the questions have right and
-    # wrong samples
-    examples = sum(
-        train * t.epochs * (0.5 if name == "sft" else 0.25 * t.samples_per_question)
-        for name, t in tuned.items()
-    )
+    test = sizes["test"]
+    sampling = profile.sampling
     likely = 2 * min(test, sampling.likely_questions) * sampling.likely_nodes
     rows = [
-        (
-            "03_baselines",
-            "samples before RL",
-            train * sampling.train_samples + 2 * test * sampling.test_samples,
-            0,
-            0,
-        ),
-        ("03_baselines", "greedy answers and chain of thought", test * (4 + longer), 0, 0),
-        ("03_baselines", "SFT, RFT and DPO", 0, examples, 0),
-        ("04_grpo", f"{steps} steps", steps * step["samples"], steps * step["groups"], 0),
-        ("04_grpo", f"{evaluations} evaluations", evaluations * validation + test, 0, 0),
-        ("05_redistribution", "samples after RL", test * sampling.test_samples, 0, 0),
-        ("05_redistribution", "likeliest answers", 0, 0, likely),
-        (
-            "06_attribution",
-            f"{subsets} subsets, {attribution.steps} steps each",
-            subsets * attribution.steps * step["samples"],
-            subsets * attribution.steps * step["groups"],
-            0,
-        ),
-        ("06_attribution", "greedy answers", test * (subsets + 1), 0, 0),
+        *_baselines(profile, sizes["train"], test),
+        *_grpo(profile, sizes),
+        _row("05_redistribution", "samples after RL", samples=test * sampling.test_samples),
+        _row("05_redistribution", "likeliest answers", prefixes=likely),
+        *_subsets(profile, test),
+        *_hacking(profile),
     ]
-    if hacking := profile.audit.hacking:
-        groups = 2 * hacking.steps * hacking.questions_per_step
-        told = f"{hacking.steps} steps without and with guards"
-        rows.append(("07_judge", told, groups * hacking.num_generations, live * groups, 0))
-    return pd.DataFrame(rows, columns=["stage", "what", "samples", "groups", "prefixes"])
+    return pd.DataFrame(rows)
+
+
+def _row(stage: str, what: str, samples=0, groups=0, prefixes=0) -> dict:
+    """One row of the work."""
+    counts = {"samples": samples, "groups": groups, "prefixes": prefixes}
+    return {"stage": stage, "what": what} | counts
+
+
+def _baselines(profile: Profile, train: int, test: int) -> list[dict]:
+    """The work before RL: samples, greedy answers, chain of thought, SFT, RFT and DPO."""
+    sampling = profile.sampling
+    drawn = train * sampling.train_samples + 2 * test * sampling.test_samples
+    cot = -(-sampling.cot_new_tokens // sampling.max_new_tokens)  # a thought, in samples
+
+    # one example costs about half a group of five; at most half of the questions have right and
+    # wrong samples
+    examples = train * profile.sft.epochs * 0.5
+    for tuned in (profile.rft, profile.dpo):
+        examples += train * tuned.epochs * (0.25 * tuned.samples_per_question)
+    greedy = "greedy answers and chain of thought"
+    return [
+        _row("03_baselines", "samples before RL", samples=drawn),
+        _row("03_baselines", greedy, samples=test * (4 + cot)),
+        _row("03_baselines", "SFT, RFT and DPO", groups=examples),
+    ]
+
+
+def _grpo(profile: Profile, sizes: dict[str, int]) -> list[dict]:
+    """The work of the GRPO run: its steps and its evaluations."""
+    steps = training_steps(profile, sizes["train"])
+    evaluations = 1 + -(-steps // profile.grpo.evaluate_every)
+    answers = evaluations * sizes["validation"] + sizes["test"]
+    return [
+        _row("04_grpo", f"{steps} steps", **_training(profile, steps)),
+        _row("04_grpo", f"{evaluations} evaluations", samples=answers),
+    ]
+
+
+def _training(profile: Profile, steps: int) -> dict:
+    """Samples and groups of so many GRPO steps."""
+    grpo = profile.grpo
+    groups = steps * grpo.questions_per_step
+    return {"samples": groups * grpo.num_generations, "groups": _live(profile) * groups}
+
+
+def _live(profile: Profile) -> float:
+    """The share of the groups that cost a backward pass."""
+    return SIGNAL if profile.grpo.skip_zero_variance else 1.0
+
+
+def _subsets(profile: Profile, test: int) -> list[dict]:
+    """The work of the trainings on subsets, and the greedy answers of their policies."""
+    attribution = profile.attribution
+    by_stratum = len(attribution.strata) * (2 if attribution.leave_out else 1)
+    subsets = by_stratum + attribution.random_subsets
+    steps = attribution.steps
+    training = _training(profile, subsets * steps)
+    return [
+        _row("06_attribution", f"{subsets} subsets, {steps} steps each", **training),
+        _row("06_attribution", "greedy answers", samples=test * (subsets + 1)),
+    ]
+
+
+def _hacking(profile: Profile) -> list[dict]:
+    """The work of both arms against the fooled judge; none where the profile leaves them out."""
+    hacking = profile.audit.hacking
+    if not hacking:
+        return []
+    groups = 2 * hacking.steps * hacking.questions_per_step
+    samples = groups * hacking.num_generations
+    what = f"{hacking.steps} steps without and with guards"
+    return [_row("07_judge", what, samples=samples, groups=_live(profile) * groups)]
 
 
 def measure_rates(profile: Profile) -> tuple[dict[str, float], dict[str, int], int]:
-    """Seconds a sample (n=64), a rollout (n=5) and a trained group here; the splits' sizes; the
-    model's parameters.
+    """The seconds of the units of work here, the splits' sizes, and the model's parameters.
+
+    seconds: of a `sample` (64 per question), a `rollout` (as many per question as in training) and
+    a trained `group`.
     """
-    policy, questions = load_policy(profile), load_questions(profile, 0)
+    policy = load_policy(profile)
+    questions = load_questions(profile, 0)
     sizes = questions["split"].value_counts().to_dict()
-    prompts = [render(policy.tokenizer, direct(q)) for q in questions["question"].head(12)]
-    length, seconds = profile.sampling.max_new_tokens, {}
-    for name, count, n in (("rollout", 12, profile.grpo.num_generations), ("sample", 2, 64)):
-        began = time.perf_counter()
-        done = list(
-            decode(
-                policy, prompts[:count], lambda i, n=n: uniform_draws(0, str(i), n, length), length
-            )
-        )
-        seconds[name] = (time.perf_counter() - began) / (count * n)
-        if name == "rollout":
-            rows = [prompts[d["index"]] + ids for d in done for ids in d["ids"]]
-    width, model = max(map(len, rows)), share_prefixes(copy.deepcopy(policy.model).float())
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=policy.device)
-    mask = torch.tensor(
-        [[1] * len(row) + [0] * (width - len(row)) for row in rows], device=policy.device
-    )
-    labels = ids.masked_fill(mask == 0, -100)
+    texts = questions["question"].head(12)
+    prompts = [render(policy.tokenizer, direct(text)) for text in texts]
+    length = profile.sampling.max_new_tokens
+
+    rollout, rows = _sample(policy, prompts, profile.grpo.num_generations, length)
+    sample, _ = _sample(policy, prompts[:2], 64, length)
+    group, parameters = _train(policy, rows, prompts)
+    seconds = {"rollout": rollout, "sample": sample, "group": group}
+    return seconds, sizes, parameters
+
+
+def _sample(policy, prompts: list, n: int, length: int) -> tuple[float, list[list[int]]]:
+    """Seconds per sample when `n` answers are drawn to each prompt; prompts with their answers."""
+
+    def draws(i):
+        return uniform_draws(0, str(i), n, length)
+
+    began = time.perf_counter()
+    answers = list(decode(policy, prompts, draws, length))
+    seconds = (time.perf_counter() - began) / (len(prompts) * n)
+    return seconds, [prompts[answer["index"]] + ids for answer in answers for ids in answer["ids"]]
+
+
+def _train(policy, rows: list[list[int]], prompts: list) -> tuple[float, int]:
+    """Seconds per group of a backward pass over `rows`, and the model's number of parameters.
+
+    rows: token ids of the prompts with their answers, one group per prompt. The tokens that the
+    shortest prompt takes carry no loss.
+    """
+    model = share_prefixes(copy.deepcopy(policy.model).float())
+    width = max(map(len, rows))
+    padded = [row + [0] * (width - len(row)) for row in rows]
+    present = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    ids = torch.tensor(padded, device=policy.device)  # (rows, width)
+    mask = torch.tensor(present, device=policy.device)  # (rows, width)
+    labels = ids.masked_fill(mask == 0, -100)  # (rows, width)
     labels[:, : min(map(len, prompts))] = -100
+
     began = time.perf_counter()
     model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).loss.backward()
-    seconds["group"] = (time.perf_counter() - began) / 12
-    return seconds, sizes, sum(p.numel() for p in model.parameters())
+    seconds = (time.perf_counter() - began) / len(prompts)
+    return seconds, sum(p.numel() for p in model.parameters())
 
 
 def plan(profile: Profile) -> tuple[pd.DataFrame, list[str]]:
@@ -114,41 +172,40 @@ def plan(profile: Profile) -> tuple[pd.DataFrame, list[str]]:
     table = work(profile, sizes)
     many = table["what"].str.startswith("samples")
     each = table["samples"] * many.map({True: seconds["sample"], False: seconds["rollout"]})
-    table["seconds"] = (
-        each + table["groups"] * seconds["group"] + table["prefixes"] * seconds["rollout"] / 10
-    )
-    references = 1 if profile.grpo.beta else 0
-    told = [
-        f"memory of the training: {parameters * 16 / 2**30:.1f} GB for weights, gradients and Adam"
-        + f", {parameters * 4 / 2**30:.1f} GB for the reference" * references
-        + "; activations come on top",
-        f"disk: some {parameters * 4 * (6 + 3) / 2**30:.1f} GB of weights and checkpoints",
+    trained = table["groups"] * seconds["group"]
+    enumerated = table["prefixes"] * seconds["rollout"] / 10
+    table["seconds"] = each + trained + enumerated
+
+    training = parameters * 16 / GIB
+    reference = f", {parameters * 4 / GIB:.1f} GB for the reference" if profile.grpo.beta else ""
+    sentences = [
+        f"memory of the training: {training:.1f} GB for weights, gradients and Adam{reference}; "
+        "activations come on top",
+        f"disk: some {parameters * 4 * (6 + 3) / GIB:.1f} GB of weights and checkpoints",
     ]
     if profile.judge.kind == "llm":
-        told.append(
-            f"judge: at most {int(table['samples'].sum()):,} calls of {profile.judge.model}, fewer as answers repeat"
+        calls = int(table["samples"].sum())
+        sentences.append(
+            f"judge: at most {calls:,} calls of {profile.judge.model}, fewer as answers repeat"
         )
-    return table, told
+    return table, sentences
 
 
 def main() -> None:
     try:
         profile = load_profile(*sys.argv[1:])
-        print(
-            f"measuring {profile.model} ({locate(profile.models[profile.model])[0]}) for some seconds",
-            flush=True,
-        )
-        table, told = plan(profile)
+        source = locate(profile.models[profile.model])[0]
+        print(f"measuring {profile.model} ({source}) for some seconds", flush=True)
+        table, sentences = plan(profile)
     except (ProfileError, ValueError, OSError) as error:
         sys.exit(f"plan: {error}")
-    shown = table.assign(minutes=table["seconds"] / 60)[
-        ["stage", "what", "samples", "groups", "prefixes", "minutes"]
-    ]
+
+    table["minutes"] = table["seconds"] / 60
+    shown = table[["stage", "what", "samples", "groups", "prefixes", "minutes"]]
     print(shown.to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
-    print(
-        f"all stages: about {table['seconds'].sum() / 60:.0f} minutes on this machine (half to twice as much)"
-    )
-    print("\n".join(told))
+    total = table["minutes"].sum()
+    print(f"all stages: about {total:.0f} minutes on this machine (half to twice as much)")
+    print("\n".join(sentences))
 
 
 if __name__ == "__main__":
