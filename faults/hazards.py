@@ -22,6 +22,7 @@ from lib.engine.models import load_policy, locate, make_policy
 from lib.engine.sampling import answer_logprobs
 from lib.prompts import DIRECT, direct, render
 from lib.training import grpo
+from lib.training.evaluation import Evaluation
 
 TINY_WORDS = (
     f"{DIRECT} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(
@@ -244,7 +245,7 @@ def malicious_pickles():
             2, refused, lost=fired.exists(), note="refused: safetensors only"
         )
         work = folder / "run"
-        stopped = patch.object(grpo.Evaluation, "on_pre_optimizer_step", _stop_at(3))
+        stopped = patch.object(Evaluation, "on_pre_optimizer_step", _stop_at(3))
         with stopped, contextlib.suppress(KeyboardInterrupt):
             trained(work, steps=3)
         checkpoints, line = sorted((work / "work").glob("checkpoint-*")), ""

@@ -22,6 +22,8 @@ from lib.judge.grading import make_reward
 from lib.prompts import direct, render
 from lib.training import grpo
 from lib.training.apart import advantages, read_log, read_rollouts, schedule, training_steps
+from lib.training.evaluation import Evaluation
+from lib.training.watch import Watch
 from tests.tiny import WORDS, tiny_policy, word_tokenizer
 
 N = 4
@@ -126,7 +128,7 @@ class Ours(Fixed, grpo.SharedPrefixGRPO):
     pass
 
 
-class Gradients(grpo.Watch):
+class Gradients(Watch):
     """The gradient of every step."""
 
     def __init__(self, folder):
@@ -283,7 +285,7 @@ def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(
 ):
     whole = train(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(grpo.Evaluation, "on_pre_optimizer_step", interrupt_at(3))
+        patch.setattr(Evaluation, "on_pre_optimizer_step", interrupt_at(3))
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "broken")
     assert not (tmp_path / "broken" / "budget.json").exists()
@@ -331,7 +333,7 @@ def test_a_judge_that_fails_for_one_answer_masks_it(train, tmp_path, monkeypatch
 
 
 def test_a_collapse_stops_the_training(policy, profile, tmp_path):
-    watch = grpo.Evaluation(tmp_path, profile, QUESTIONS, ())
+    watch = Evaluation(tmp_path, profile, QUESTIONS, ())
     log = tmp_path / "log.jsonl"
     log.write_text(
         "".join(
@@ -345,7 +347,7 @@ def test_a_collapse_stops_the_training(policy, profile, tmp_path):
 
 def test_kl_is_of_the_drawn_answer(policy, profile, tmp_path, tokenizer):
     other = tiny_policy(tokenizer, spread=0.2, seed=1)
-    watch = grpo.Evaluation(tmp_path, profile, QUESTIONS, ())
+    watch = Evaluation(tmp_path, profile, QUESTIONS, ())
     watch.trainer = SimpleNamespace(whole_model=lambda: policy.model, processing_class=tokenizer)
     watch.reference = policy
     assert watch.measure()["kl"] == pytest.approx(0, abs=1e-5)

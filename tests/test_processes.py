@@ -20,6 +20,7 @@ from lib.config import PROFILES, load_profile
 from lib.engine.trie import share_prefixes
 from lib.training import grpo
 from lib.training.apart import read_log, read_rollouts
+from lib.training.evaluation import sharded
 from tests.tiny import tiny_model
 
 LAUNCH = [
@@ -86,7 +87,7 @@ def one_of_two(rank: int, address: str) -> None:
     for layer in model.model.layers:
         fully_shard(layer)
     fully_shard(model)
-    assert grpo.sharded(model) and not grpo.sharded(plain)
+    assert sharded(model) and not sharded(plain)
     ids = torch.randint(3, 97, (4, 9), generator=torch.Generator().manual_seed(rank))
     ids[1:, :5] = ids[0, :5]
     labels = ids.masked_fill(torch.arange(9) < 5, -100)

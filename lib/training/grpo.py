@@ -1,11 +1,14 @@
-"""GRPO as the paper uses it: direct prompt, binary reward, TRL's trainer over the shared-prefix
-engine.
+"""GRPO as the paper uses it: direct prompt, binary reward, TRL's trainer over the shared-prefix engine.
 
-The recipe: sample n answers of each question from the policy; reward 1 for a correct one, else 0;
-an answer's advantage is its reward less its group's mean, over the group's standard deviation;
-raise the probability of answers by their advantage. What differs from TRL's GRPOTrainer: rollouts
-come from lib.engine.sampling, groups stay together, shared prefixes run once, and groups without
-signal may be skipped.
+The recipe: sample n answers of each question from the policy; reward 1 for a correct one, else 0; an
+answer's advantage is its reward less its group's mean, over the group's standard deviation; raise the
+probability of answers by their advantage. What differs from TRL's GRPOTrainer, and where:
+
+1) Rollouts come from lib.engine.decoding: a prompt runs once for its group, each prefix once.
+2) Rows of a group stay together in one micro-batch, where they share their prompt.
+3) Shared prefixes run once in every scoring and in the update.
+4) A group without signal is not run in the update, where that is exact (no KL term).
+5) A group's advantages may be weighted by its difficulty (F-GRPO; off by default).
 """
 
 import argparse
@@ -16,14 +19,12 @@ import os
 import shutil
 import warnings
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
@@ -31,24 +32,15 @@ from trl.trainer.utils import split_tensor_dict
 from lib.config import Profile, load_profile
 from lib.engine.decoding import decode
 from lib.engine.models import Policy, load_policy, locate, make_policy
-from lib.engine.sampling import answer_logprobs
 from lib.engine.trie import share_prefixes, use_layouts
 from lib.judge.grading import make_reward
 from lib.judge.rules import judge_answer
-from lib.metrics import wilson
 from lib.prompts import direct, render
 from lib.runs import run_folder
 from lib.tables import write_text
-from lib.training.apart import finished, read_lines, read_rollouts, schedule, training_steps
-from lib.training.watch import Watch, last_checkpoint
-
-CURVES = {  # TRL's names of what the curves show
-    "reward": "reward",
-    "completions/mean_length": "length",
-    "rollout_entropy": "entropy",
-    "grad_norm": "grad_norm",
-    "loss": "loss",
-}
+from lib.training.apart import finished, read_rollouts, schedule, training_steps
+from lib.training.evaluation import Evaluation, save_weights, sharded
+from lib.training.watch import last_checkpoint
 
 
 class SharedPrefixGRPO(GRPOTrainer):
@@ -59,6 +51,7 @@ class SharedPrefixGRPO(GRPOTrainer):
     rollout_rows = 256
     _whole = _live = None
 
+    # 2) rows of a group stay together
     def _prepare_inputs(self, generation_batch):
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
@@ -70,6 +63,7 @@ class SharedPrefixGRPO(GRPOTrainer):
             self._buffered_inputs = split_tensor_dict(scored, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
+    # 1) rollouts from the engine
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ):
@@ -136,6 +130,7 @@ class SharedPrefixGRPO(GRPOTrainer):
         )  # of every row of all processes
         return rewards
 
+    # 5) advantages weighted by difficulty
     def _generate_and_score_completions(self, inputs):
         scored = super()._generate_and_score_completions(inputs)
         if self.difficulty_weight and self.model.training:
@@ -149,6 +144,7 @@ class SharedPrefixGRPO(GRPOTrainer):
         self._live = inputs["advantages"] != 0 if skip else None
         return super()._compute_loss(model, inputs)
 
+    # 4) rows without signal are not run
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, **kwargs
     ):
@@ -172,164 +168,6 @@ class SharedPrefixGRPO(GRPOTrainer):
             return values.new_zeros(len(live), logits_to_keep).index_put((rows,), values)
 
         return spread(logps), None if entropies is None else spread(entropies), aux
-
-
-def sharded(model) -> bool:
-    """Whether each process holds a part of the weights only (FSDP2)."""
-    return any(isinstance(p, DTensor) for p in model.parameters())
-
-
-class Evaluation(Watch):
-    """Greedy validation accuracy and KL every few steps; keeps the best weights, the log, and an
-    eye on collapse.
-
-    Every process evaluates, since sharded weights are gathered by all of them; the first one
-    writes.
-    """
-
-    def __init__(
-        self, work: Path, profile: Profile, validation: pd.DataFrame, keep_steps: tuple[int, ...]
-    ):
-        super().__init__("grpo", work / "work")
-        self.work, self.profile, self.validation, self.keep_steps = (
-            work,
-            profile,
-            validation,
-            keep_steps,
-        )
-        self.log, self.rollouts = work / "log.jsonl", work / "rollouts.jsonl"
-        self.trainer = self.reference = (
-            None  # set when the trainer stands; the reference is a Policy
-        )
-
-    def rows(self) -> list[dict]:
-        """What was logged so far."""
-        return read_lines(self.log)
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        # a killed run goes on from its checkpoint: what was logged after it comes again
-        for path in (self.log, self.rollouts) if state.is_world_process_zero else ():
-            kept = [row for row in read_lines(path) if row["step"] <= state.global_step]
-            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self.trainer.accelerator.wait_for_everyone()
-        unmeasured = state.global_step == 0 and len(self.validation) and not self.rows()
-        self.trainer.accelerator.wait_for_everyone()
-        if unmeasured:
-            self.add(state, self.measure())
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs:
-            return
-        row = {short: logs.get(name) for name, short in CURVES.items()}
-        row["signal_share"] = 1 - logs["frac_reward_zero_std"]
-        step, grpo = state.global_step, self.profile.grpo
-        if len(self.validation) and (step % grpo.evaluate_every == 0 or step == state.max_steps):
-            row |= self.measure()
-            self.keep_best(step, row["accuracy"])
-            control.should_training_stop |= self.collapsed(step, row["accuracy"])
-        if step in self.keep_steps:
-            save_weights(self.trainer, self.work / f"step{step}")
-        self.add(state, row)
-        if state.is_world_process_zero:
-            left = self.seconds() / step * (state.max_steps - step)
-            told = "".join(
-                f", {k} {row[k]:.2f}" for k in ("reward", "signal_share", "accuracy") if k in row
-            )
-            print(
-                f"step {step}/{state.max_steps}{told}, {self.seconds():.0f} s, {left:.0f} s to go",
-                flush=True,
-            )
-
-    def add(self, state, row: dict) -> None:
-        """Append one row to the log."""
-        if state.is_world_process_zero:
-            with open(self.log, "a") as file:
-                file.write(
-                    json.dumps({"step": state.global_step, "seconds": self.seconds(), **row}) + "\n"
-                )
-
-    def measure(self) -> dict:
-        """Greedy accuracy on the validation questions, and KL from the first policy in nats an
-        answer.
-
-        KL is the mean log-ratio of one sampled answer to each of 16 validation questions.
-        """
-        length, rows = self.profile.sampling.max_new_tokens, self.profile.sampling.rows
-        tokenizer, some = self.trainer.processing_class, self.validation["question_id"].head(16)
-        prompts = [render(tokenizer, direct(q)) for q in self.validation["question"]]
-        keys = [None] * len(prompts) + [crc32(q.encode()) for q in some]
-
-        def draws(i):
-            return None if keys[i] is None else np.random.default_rng(keys[i]).random((1, length))
-
-        policy = make_policy(self.trainer.whole_model(), tokenizer)
-        training = policy.model.training
-        policy.model.eval()
-        done = {
-            d["index"]: d
-            for d in decode(policy, prompts + prompts[: len(some)], draws, length, rows)
-        }
-        policy.model.train(training)
-        greedy, drawn = (
-            [done[i] for i in range(len(prompts))],
-            [done[len(prompts) + i] for i in range(len(some))],
-        )
-        answers = [tokenizer.decode(d["ids"][0], skip_special_tokens=True) for d in greedy]
-        questions, golds = (
-            self.validation["question"].tolist(),
-            [list(a) for a in self.validation["answers"]],
-        )
-        verdicts = [
-            v for v in make_reward(self.profile.judge)(questions, golds, answers) if v is not None
-        ]
-        low, high = wilson(int(sum(verdicts)), len(verdicts))
-        first = answer_logprobs(
-            self.reference, [(prompts[i], d["ids"][0]) for i, d in enumerate(drawn)]
-        )
-        kl = float(np.mean([d["logprob"][0] for d in drawn]) - np.mean(first))
-        share = sum(verdicts) / len(verdicts)
-        return {
-            "accuracy": share,
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "n": len(verdicts),
-            "kl": kl,
-        }
-
-    def keep_best(self, step: int, accuracy: float) -> None:
-        """Keep these weights when no earlier evaluation was as good."""
-        earlier = [
-            row["accuracy"] for row in self.rows() if "accuracy" in row and 0 < row["step"] < step
-        ]
-        if not earlier or accuracy > max(earlier):
-            save_weights(self.trainer, self.work / "best", {"step": step, "accuracy": accuracy})
-
-    def collapsed(self, step: int, accuracy: float) -> bool:
-        """Whether this evaluation and the one before it are below half of the best: then training
-        stops.
-        """
-        seen = [row["accuracy"] for row in self.rows() if "accuracy" in row and row["step"] < step]
-        return len(seen) > 1 and max(accuracy, seen[-1]) < max(seen) / 2
-
-
-def save_weights(trainer, folder: Path, facts: dict | None = None) -> Path:
-    """Write weights, tokenizer and `facts` as a folder that is whole or not there; all processes
-    call it together.
-    """
-    model, temporary = (
-        trainer.accelerator.unwrap_model(trainer.model),
-        folder.with_name(folder.name + ".tmp"),
-    )
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded(model) else None
-    if not trainer.is_world_process_zero():
-        return folder
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary, state_dict=state)
-    trainer.processing_class.save_pretrained(temporary)
-    write_text(temporary / "facts.json", json.dumps(facts or {}) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(temporary, folder)
-    return folder
 
 
 def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig:
@@ -374,69 +212,101 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
     )
 
 
+class Correctness:
+    """TRL's reward function: 1.0 for a correct answer, 0.0 for a wrong one, None where the judge failed.
+
+    Each group's hits are appended to `rollouts`, with texts and rewards when `keep_texts`.
+    """
+
+    __name__ = "correct"  # TRL logs a reward by its name
+
+    def __init__(self, judge, rollouts: Path, group: int, keep_texts: bool):
+        self.judge, self.rollouts = judge, rollouts
+        self.group, self.keep_texts = group, keep_texts
+
+    def __call__(self, prompts, completions, question_id, question, answers, trainer_state, **_):
+        texts = [completion[0]["content"] for completion in completions]
+        rewards = self.judge(question, answers, texts)
+        step = trainer_state.global_step + 1
+
+        # TRL would mask NaN and train on infinity
+        if not np.isfinite([reward for reward in rewards if reward is not None]).all():
+            raise FloatingPointError(f"grpo: step {step} has a reward that is not finite")
+
+        with open(self.rollouts, "a") as file:
+            for i in range(0, len(rewards), self.group):
+                part = slice(i, i + self.group)
+                hits = sum(reward == 1.0 for reward in rewards[part])
+                row = {"step": step, "question_id": question_id[i], "hits": hits, "n": self.group}
+                if self.keep_texts:
+                    row |= {"texts": texts[part], "rewards": rewards[part]}
+                file.write(json.dumps(row) + "\n")
+        return rewards
+
+
 def train_grpo(
     profile, train, validation, folder, seed, steps, keep_steps=(), policy=None, reward=None
 ) -> Path:
     """Train on the questions `train` for `steps` steps into `folder`; returns the folder.
 
-    reward: (questions, gold answers, predictions) -> 1.0, 0.0 or None each, in place of the
-    profile's judge, which then only evaluates; rollouts.jsonl then holds the texts and their
-    rewards too.
+    reward: (questions, gold answers, predictions) -> 1.0, 0.0 or None each, in place of the profile's
+    judge, which then only evaluates; rollouts.jsonl then holds the texts and their rewards too.
 
-    It holds `last/` and, with validation questions, `best/` (weights and tokenizer), `step<k>/` for
-    each k of `keep_steps`, log.jsonl (one row a step) and rollouts.jsonl (step, question_id, hits,
-    n). A killed call goes on from its last checkpoint, a finished one (`budget.json`) returns at
-    once.
+    The folder holds `last/` and, with validation questions, `best/` (weights and tokenizer),
+    `step<k>/` for each k of `keep_steps`, log.jsonl (one row per step) and rollouts.jsonl (step,
+    question_id, hits, n). A killed call goes on from its last checkpoint; a finished one
+    (`budget.json`) returns at once.
     """
     folder = Path(folder)
     if finished(folder):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
+
+    policy, first = start(profile, policy)
+    watch = Evaluation(folder, profile, validation, tuple(keep_steps))
+    judge, group = reward or make_reward(profile.judge), profile.grpo.num_generations
+    correct = Correctness(judge, watch.rollouts, group, keep_texts=reward is not None)
+    data = training_rows(train, steps, profile.grpo.questions_per_step, seed)
+
+    trainer = make_trainer(
+        profile, policy, correct, data, arguments(profile, steps, folder / "work", seed)
+    )
+    trainer.add_callback(watch)
+    watch.trainer = trainer
+    watch.reference = reference_policy(trainer, policy, first)
+    if watch.reference is None and len(validation):
+        watch.reference = load_policy(profile)
+
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
+    return publish(trainer, watch, len(train))
+
+
+def start(profile: Profile, policy: Policy | None) -> tuple[Policy, Policy | None]:
+    """(the policy to train, a copy of it as it is now when it was given)."""
     first = policy and Policy(copy.deepcopy(policy.model).eval(), policy.tokenizer, policy.stops)
     policy = policy or load_policy(profile)
     policy.model.float()  # bf16 weights would round updates of this size away
     policy.model.train()
-    judge, watch = (
-        reward or make_reward(profile.judge),
-        Evaluation(folder, profile, validation, tuple(keep_steps)),
-    )
+    return policy, first
 
-    def correct(prompts, completions, question_id, question, answers, trainer_state, **kwargs):
-        """1.0 for a correct answer, 0.0 for a wrong one, None (masked) where the judge failed."""
-        texts = [c[0]["content"] for c in completions]
-        rewards = judge(question, answers, texts)
-        if not np.isfinite(
-            [r for r in rewards if r is not None]
-        ).all():  # TRL would mask NaN and train on infinity
-            raise FloatingPointError(
-                f"grpo: step {trainer_state.global_step + 1} has a reward that is not finite"
-            )
-        n = profile.grpo.num_generations
-        with open(watch.rollouts, "a") as file:
-            for i in range(0, len(rewards), n):
-                hits = sum(r == 1.0 for r in rewards[i : i + n])
-                row = {
-                    "step": trainer_state.global_step + 1,
-                    "question_id": question_id[i],
-                    "hits": hits,
-                    "n": n,
-                }
-                row |= {"texts": texts[i : i + n], "rewards": rewards[i : i + n]} if reward else {}
-                file.write(json.dumps(row) + "\n")
-        return rewards
 
+def training_rows(train: pd.DataFrame, steps: int, per_step: int, seed: int) -> list[dict]:
+    """The prompts of all groups in training order, each with what the reward needs."""
     rows = train.set_index("question_id")
-    order = schedule(rows.index.tolist(), steps, profile.grpo.questions_per_step, seed)
-    data = [
+    order = schedule(rows.index.tolist(), steps, per_step, seed)
+    return [
         {
-            "prompt": direct(rows.at[q, "question"]),
-            "question_id": q,
-            "question": rows.at[q, "question"],
-            "answers": list(rows.at[q, "answers"]),
+            "prompt": direct(rows.at[question_id, "question"]),
+            "question_id": question_id,
+            "question": rows.at[question_id, "question"],
+            "answers": list(rows.at[question_id, "answers"]),
         }
-        for q in order
+        for question_id in order
     ]
-    config = arguments(profile, steps, folder / "work", seed)
+
+
+def make_trainer(profile, policy: Policy, correct, data: list[dict], config: GRPOConfig):
+    """The trainer over the engine, checked on its first prompt."""
     if config.beta:  # TRL loads the reference by the model's name: let it be the same revision
         config.model_init_kwargs = {"revision": locate(profile.models[profile.model])[1]}
     trainer = SharedPrefixGRPO(
@@ -445,33 +315,42 @@ def train_grpo(
         args=config,
         train_dataset=Dataset.from_list(data),
         processing_class=policy.tokenizer,
-        callbacks=[watch],
     )
-    trainer.skip_zero_variance, trainer.rollout_rows = (
-        profile.grpo.skip_zero_variance,
-        profile.sampling.rows,
-    )
+    trainer.skip_zero_variance = profile.grpo.skip_zero_variance
     trainer.difficulty_weight = profile.grpo.difficulty_weight
+    trainer.rollout_rows = profile.sampling.rows
     trainer.remove_callback(PrinterCallback)
-    share_prefixes(trainer.model)
+
+    share_prefixes(trainer.model)  # 3)
     if trainer.ref_model is not None:
-        reference = share_prefixes(trainer.ref_model)
-        first = first if sharded(reference) else Policy(reference, policy.tokenizer, policy.stops)
+        share_prefixes(trainer.ref_model)
     check_prompt(trainer, policy, data[0])
-    watch.trainer = trainer
-    watch.reference = first or (load_policy(profile) if len(validation) else None)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
-    save_weights(trainer, folder / "last", {"step": trainer.state.global_step})
+    return trainer
+
+
+def reference_policy(trainer, policy: Policy, first: Policy | None) -> Policy | None:
+    """The policy before training: TRL's reference where this process holds it whole, else `first`."""
+    reference = trainer.ref_model
+    if reference is None or sharded(reference):
+        return first
+    return Policy(reference, policy.tokenizer, policy.stops)
+
+
+def publish(trainer, watch: Evaluation, questions: int) -> Path:
+    """Write the last weights, then the budget, whose existence means that all is whole."""
+    folder, steps = watch.work, trainer.state.global_step
+    save_weights(trainer, folder / "last", {"step": steps})
     trainer.accelerator.wait_for_everyone()  # every process has written its rollouts
+
     if trainer.is_world_process_zero():
         shutil.rmtree(folder / "work", ignore_errors=True)
-        done, rollouts = trainer.state.global_step, read_rollouts(folder)
+        rollouts = read_rollouts(folder)
         budget = {
             "method": "grpo",
             "examples": int(rollouts["n"].sum()),
             "questions": int(rollouts["question_id"].nunique()),
-            "epochs": len(rollouts) / len(train),
-            "steps": done,
+            "epochs": len(rollouts) / questions,
+            "steps": steps,
             "seconds": watch.seconds(),
         }
         write_text(folder / "budget.json", json.dumps(budget, indent=1) + "\n")
