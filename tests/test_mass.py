@@ -79,8 +79,8 @@ def test_rivals_are_other_answers_of_the_relation_first_named():
     samples = pd.DataFrame({"question_id": "a", "text": texts})
     assert mass.rivals(samples, EVERY).tolist() == ["Spain", "", "", "Italy", "", ""]
     assert mass.rivals(samples, EVERY.assign(relation=None)).tolist() == [""] * 6
-    asked = EVERY.assign(question=EVERY["question"] + " Not Spain?")
-    assert mass.rivals(samples, asked).tolist()[0] == "Italy"
+    every = EVERY.assign(question=EVERY["question"] + " Not Spain?")
+    assert mass.rivals(samples, every).tolist()[0] == "Italy"
 
 
 def test_each_distinct_text_is_scored_once():

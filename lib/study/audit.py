@@ -73,8 +73,8 @@ def _apart(answer: str, golds: list[str]) -> bool:
 
 def attack_rows(questions: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     """Cases of at most n attacks of lib.judge.attacks, all wrong; kind is the attack's category."""
-    asked = questions.sample(min(len(questions), 60), random_state=seed)
-    cases = attack_cases(asked, each=1).rename(columns={"text": "prediction", "category": "kind"})
+    part = questions.sample(min(len(questions), 60), random_state=seed)
+    cases = attack_cases(part, each=1).rename(columns={"text": "prediction", "category": "kind"})
     cases = cases.sample(min(n, len(cases)), random_state=seed).sort_index()
     rows = "attack-" + cases.index.astype(str)
     cases = cases.assign(row=rows, source="attack", label=False, note=cases["attack"])
@@ -126,6 +126,7 @@ def agreement(judged: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.Dat
         given = part[part["correct"].notna()]
         said = given["correct"].astype(bool)
         true = given["label"].astype(bool)
+
         hits = {
             "agreement": said == true,
             "false_positive": said[~true],
@@ -134,6 +135,7 @@ def agreement(judged: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.Dat
         measures = {measure: _share(hit) for measure, hit in hits.items()}
         measures["kappa"] = _kappa(said, true, given["question"], n_boot, seed)
         measures["failed"] = _share(part["correct"].isna())
+
         rows += [(source, judge, measure, *values) for measure, values in measures.items()]
     return pd.DataFrame(rows, columns=["source", "judge", "measure", "value", "low", "high", "n"])
 

@@ -27,7 +27,7 @@ def rivals(samples: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
     too), without the question's own answers, names that stand in the question itself, and names of
     one or two letters, which are also words. Without relations all are "".
     """
-    names = _names(questions)
+    names = _answer_names(questions)
     patterns = {relation: _any_of(list(displays)) for relation, displays in names.items()}
     about = questions.set_index("question_id")
 
@@ -50,7 +50,7 @@ def rivals(samples: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
     return pd.Series([first(*key) for key in keys], index=samples.index, dtype="str")
 
 
-def _names(questions: pd.DataFrame) -> dict[str, dict[str, str]]:
+def _answer_names(questions: pd.DataFrame) -> dict[str, dict[str, str]]:
     """relation -> normalised answer -> display answer, for answers of three letters or more."""
     names = {}
     for relation, answers in zip(questions["relation"], questions["answers"], strict=True):
@@ -163,9 +163,9 @@ def seen_mass(
 def _facts(samples: pd.DataFrame, grades: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """The graded samples with `answer`: what is stated, the same for all right answers."""
     frame = _graded(samples, grades)
-    asked = questions.set_index("question_id")["question"]
+    texts = questions.set_index("question_id")["question"]
     pairs = zip(frame["text"], frame["question_id"], strict=True)
-    answers = [answer_text(text, asked[question_id]) for text, question_id in pairs]
+    answers = [answer_text(text, texts[question_id]) for text, question_id in pairs]
     # no normalised answer holds a NUL
     return frame.assign(answer=np.where(frame["correct"], "\0right", answers))
 
