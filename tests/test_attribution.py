@@ -1,4 +1,4 @@
-"""Subsets of one size, shares of the gain, and first hits, on cases one can do in the head."""
+"""Subsets of one size, shares of the gain, and first hits, checked by hand."""
 
 import numpy as np
 import pandas as pd
@@ -17,27 +17,25 @@ def access(sizes: dict) -> pd.DataFrame:
         for i in range(size)
         for j in range(10)
     ]
-    frame = pd.DataFrame(rows, columns=["question_id", "sample", "correct"]).assign(
-        policy="base", judge="alias"
-    )
+    frame = pd.DataFrame(rows, columns=["question_id", "sample", "correct"])
+    frame = frame.assign(policy="base", judge="alias")
     return accessibility(frame.astype({"correct": "boolean"}))
 
 
 def grades(correct: list, ids=None) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"question_id": ids or [f"q{i}" for i in range(len(correct))], "correct": correct}
-    )
+    ids = ids or [f"q{i}" for i in range(len(correct))]
+    return pd.DataFrame({"question_id": ids, "correct": correct})
 
 
 def test_subsets_have_one_size_and_their_own_questions():
     frame = access({"zero": 30, "low": 12, "middle": 20})
     subsets = make_subsets(frame, random_subsets=2, leave_out=True, seed=0)
-    assert subsets.groupby("subset").size().to_dict() == dict.fromkeys(
-        ["zero", "low", "middle", "not_zero", "not_low", "not_middle", "random", "random_2"], 12
-    )
+    strata = ["zero", "low", "middle"]
+    names = [*strata, *(f"not_{stratum}" for stratum in strata), "random", "random_2"]
+    assert subsets.groupby("subset").size().to_dict() == dict.fromkeys(names, 12)
     by_name = subsets.groupby("subset")["question_id"].agg(set)
     assert not subsets.duplicated().any()
-    for stratum in ("zero", "low", "middle"):
+    for stratum in strata:
         assert all(q.startswith(stratum) for q in by_name[stratum])
         assert not any(q.startswith(stratum) for q in by_name[f"not_{stratum}"])
     assert by_name["random"] != by_name["random_2"]
@@ -50,10 +48,7 @@ def test_shares_of_the_gain_by_hand():
     half, none = grades([1, 1] + [0] * 6 + [1, 1]), base
     shares = gain_shares(base, full, {"half": half, "none": none}, n_boot=500).set_index("subset")
     assert shares.loc["half", ["gain", "value"]].tolist() == [0.2, 0.5]
-    assert (
-        shares.loc["none", ["gain", "value"]].tolist() == [0.0, 0.0]
-        and shares.loc["none", "p"] == 1
-    )
+    assert shares.loc["none", ["gain", "value", "p"]].tolist() == [0.0, 0.0, 1.0]
     assert 0 <= shares.loc["half", "low"] < 0.5 < shares.loc["half", "high"] <= 1
     assert (shares["holm"] >= shares["p"]).all()
 
@@ -67,9 +62,13 @@ def test_a_share_of_no_gain_has_no_interval():
 def test_difference_against_a_reference_is_paired():
     random, zero = grades([0] * 20 + [1] * 20), grades([1] * 40)
     row = against(random, {"zero": zero}, n_boot=500).iloc[0]
-    assert row["value"] == 0.5 and row["low"] > 0 and row["p"] < 0.01 and row["n"] == 40
+    assert row["value"] == 0.5
+    assert row["low"] > 0
+    assert row["p"] < 0.01
+    assert row["n"] == 40
     same = against(random, {"same": random}, n_boot=500).iloc[0]
-    assert same["value"] == same["low"] == same["high"] == 0 and same["p"] == 1
+    assert same["value"] == same["low"] == same["high"] == 0
+    assert same["p"] == 1
 
 
 ROLLOUTS = pd.DataFrame({
@@ -82,13 +81,15 @@ def test_trace_counts_draws_hits_and_the_first_hit():
     traced = trace(ROLLOUTS, access({"zero": 2, "low": 1, "middle": 1})).set_index("question_id")
     assert traced.loc["zero0", ["draws", "hits", "first_hit"]].tolist() == [10, 1, 2]
     assert traced.loc["low0", ["draws", "hits", "first_hit"]].tolist() == [5, 2, 1]
-    assert np.isnan(traced.loc["zero1", "first_hit"]) and "middle0" not in traced.index
+    assert np.isnan(traced.loc["zero1", "first_hit"])
+    assert "middle0" not in traced.index
 
 
 def test_first_hits_against_luck():
-    found = first_hits(ROLLOUTS, access({"zero": 2, "low": 1, "middle": 1})).set_index("step")
-    assert found["value"].tolist() == [0, 0.5, 0.5] and found["n"].tolist() == [1, 2, 2]
-    # after 0 of 10 samples a uniform prior is Beta(1, 11): 5 more draws all miss with 11 / 16, 10
-    # with 11 / 21
-    assert found["expected"].tolist() == pytest.approx([5 / 16, (10 / 21 + 5 / 16) / 2, 10 / 21])
-    assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).all()
+    hits = first_hits(ROLLOUTS, access({"zero": 2, "low": 1, "middle": 1})).set_index("step")
+    assert hits["value"].tolist() == [0, 0.5, 0.5]
+    assert hits["n"].tolist() == [1, 2, 2]
+    # after 0 of 10 samples a uniform prior is Beta(1, 11): 5 more draws all miss with 11 / 16,
+    # 10 more with 11 / 21
+    assert hits["expected"].tolist() == pytest.approx([5 / 16, (10 / 21 + 5 / 16) / 2, 10 / 21])
+    assert ((hits["low"] <= hits["value"]) & (hits["value"] <= hits["high"])).all()

@@ -106,7 +106,7 @@ PAIRS = pd.concat(
     ignore_index=True,
 )
 
-DRAWN = {
+PLOTS = {
     "data": (lambda axes: plot_data(QUESTIONS, axes), {"columns": 2, "rows": 2}, QUESTIONS),
     "dedup": (lambda axes: plot_dedup(PAIRS, axes), {"columns": 2}, PAIRS),
     "accuracy": (lambda ax: plot_accuracy(ACCURACY, ax), {}, ACCURACY),
@@ -131,8 +131,8 @@ DRAWN = {
 
 
 def draw(name, folder):
-    """The figure `name`, drawn and saved; returns the figure and its axes."""
-    plot, layout, frame = DRAWN[name]
+    """The figure `name`, plotted and saved; returns the figure and its axes."""
+    plot, layout, frame = PLOTS[name]
     fig, axes = panels(**layout)
     assert plot(axes) is axes
     save(fig, frame, folder, name)
@@ -156,14 +156,14 @@ def pdf_text(path):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """name -> (figure, axes, folder), each drawn once."""
-    return {name: (*draw(name, folder := tmp_path_factory.mktemp(name)), folder) for name in DRAWN}
+def figures(tmp_path_factory):
+    """name -> (figure, axes, folder), each plotted once."""
+    return {name: (*draw(name, folder := tmp_path_factory.mktemp(name)), folder) for name in PLOTS}
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_saved_twice_is_the_same_at_its_final_size(name, drawn, tmp_path):
-    fig, axes, first = drawn[name]
+@pytest.mark.parametrize("name", PLOTS)
+def test_saved_twice_is_the_same_at_its_final_size(name, figures, tmp_path):
+    fig, axes, first = figures[name]
     draw(name, tmp_path)
     for kind in ("pdf", "png", "csv"):
         one, two = (folder / f"{name}.{kind}" for folder in (first, tmp_path))
@@ -180,9 +180,9 @@ def test_saved_twice_is_the_same_at_its_final_size(name, drawn, tmp_path):
     assert box[2:] == pytest.approx(list(fig.get_size_inches() * 72))
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_a_notebook_shows_the_picture(name, drawn):
-    fig = drawn[name][0]
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_notebook_shows_the_picture(name, figures):
+    fig = figures[name][0]
     data, size = PNGFormatter()(fig)
     with Image.open(BytesIO(data)) as image:
         assert image.size == (2 * size["width"], 2 * size["height"])
@@ -192,16 +192,15 @@ def test_a_notebook_shows_the_picture(name, drawn):
     assert [size["width"], size["height"]] == pytest.approx(on_page, abs=1)
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_csv_is_the_plotted_frame(name, drawn):
-    pd.testing.assert_frame_equal(
-        pd.read_csv(drawn[name][2] / f"{name}.csv"), DRAWN[name][2], check_dtype=False
-    )
+@pytest.mark.parametrize("name", PLOTS)
+def test_csv_is_the_plotted_frame(name, figures):
+    saved = pd.read_csv(figures[name][2] / f"{name}.csv")
+    pd.testing.assert_frame_equal(saved, PLOTS[name][2], check_dtype=False)
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_axes_named_no_titles_and_readable_type(name, drawn):
-    fig, axes, _ = drawn[name]
+@pytest.mark.parametrize("name", PLOTS)
+def test_axes_named_no_titles_and_readable_type(name, figures):
+    fig, axes, _ = figures[name]
     assert fig.get_suptitle() == ""
     for ax in np.ravel(axes):
         assert ax.get_title() == ""
@@ -211,9 +210,9 @@ def test_axes_named_no_titles_and_readable_type(name, drawn):
         assert all(7 <= text.get_fontsize() <= 8 for text in texts)
 
 
-@pytest.mark.parametrize("name", sorted(set(DRAWN) - {"training", "data", "dedup"}))
-def test_every_estimate_has_its_interval(name, drawn):
-    _, axes, _ = drawn[name]
+@pytest.mark.parametrize("name", sorted(set(PLOTS) - {"training", "data", "dedup"}))
+def test_every_estimate_has_its_interval(name, figures):
+    _, axes, _ = figures[name]
     for ax in np.ravel(axes):
         bars = interval_bars(ax)
         assert bars or ax.collections, "no interval drawn"
@@ -221,31 +220,31 @@ def test_every_estimate_has_its_interval(name, drawn):
 
 
 @pytest.mark.parametrize(("name", "row"), [("data", FLOOR), ("dedup", PAIRS.tail(2))])
-def test_the_estimates_beside_counts_have_their_intervals(name, row, drawn):
-    _, axes, _ = drawn[name]
+def test_the_estimates_beside_counts_have_their_intervals(name, row, figures):
+    _, axes, _ = figures[name]
     (bars,) = interval_bars(np.ravel(axes)[-1])
     ends = np.array([segment[:, 0] for segment in bars[2][0].get_segments()])
     np.testing.assert_allclose(ends, row[["low", "high"]])
 
 
-def test_bars_of_counts_stand_on_one_another(drawn):
-    ax = np.ravel(drawn["data"][1])[0]
+def test_bars_of_counts_stand_on_one_another(figures):
+    ax = np.ravel(figures["data"][1])[0]
     ends = {(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches if bar.get_width()}
     assert ends == {(0, 30), (30, 35), (35, 45), (0, 8), (8, 10)}  # train, validation, test
 
-    ax = np.ravel(drawn["dedup"][1])[0]
+    ax = np.ravel(figures["dedup"][1])[0]
     lowest = [bar for bar in ax.patches if bar.get_height() and bar.get_y() == 0]
     colours = {bar.get_facecolor() for bar in lowest if bar.get_x() > 0.91}
     assert colours == {matplotlib.colors.to_rgba("#d55e00")}  # the few contained ones at the bottom
 
 
-def test_only_the_largest_relations_have_a_popularity_curve(drawn):
-    legend = np.ravel(drawn["data"][1])[1].get_legend()
+def test_only_the_largest_relations_have_a_popularity_curve(figures):
+    legend = np.ravel(figures["data"][1])[1].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == [f"relation {i}" for i in range(5)]
 
 
-def test_interval_ends_where_the_frame_says(drawn):
-    _, ax, _ = drawn["accuracy"]
+def test_interval_ends_where_the_frame_says(figures):
+    _, ax, _ = figures["accuracy"]
     ends = np.array([c[2][0].get_segments()[0][:, 0] for c in ax.containers])
     np.testing.assert_allclose(ends, ACCURACY[["low", "high"]])
 
@@ -253,8 +252,8 @@ def test_interval_ends_where_the_frame_says(drawn):
 def test_a_missing_interval_draws_no_bar():
     fig, ax = panels()
     whiskers(ax, [0, 1], estimates(value=[0.5, 0.6]).assign(low=[0.4, np.nan], high=[0.7, np.nan]))
-    drawn = ax.containers[0][2][0].get_segments()
-    assert sum(len(s) > 0 and np.isfinite(s).all() for s in drawn) == 1
+    segments = ax.containers[0][2][0].get_segments()
+    assert sum(len(s) > 0 and np.isfinite(s).all() for s in segments) == 1
 
 
 def test_policies_differ_in_shape_so_that_grey_is_enough():

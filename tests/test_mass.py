@@ -1,6 +1,4 @@
-"""Texts to score, shifts of their probability, what was seen before, and style, on hand-made
-samples.
-"""
+"""Texts to score, shifts of their probability, texts seen before, style, on hand-made samples."""
 
 import numpy as np
 import pandas as pd
@@ -9,8 +7,9 @@ import pytest
 from lib.study import mass
 
 QUESTIONS = pd.DataFrame({
-    "question_id": ["a", "b"], "question": ["In which country is Lyon?", "In which country is Porto?"],
-    "answers": [["France", "French Republic"], ["Portugal"]], "relation": "city_country",
+    "question_id": ["a", "b"], "relation": "city_country",
+    "question": ["In which country is Lyon?", "In which country is Porto?"],
+    "answers": [["France", "French Republic"], ["Portugal"]],
 })  # fmt: skip
 TRAIN = [
     ("In which country is Turin?", "Italy"),
@@ -23,38 +22,34 @@ EVERY = pd.concat([QUESTIONS, pd.DataFrame([
 ])], ignore_index=True)  # fmt: skip
 
 
-def drawn(rows: dict, policy="base"):
+def sampled(rows: dict, policy="base"):
     """Samples and their grades from question -> list of (text, correct)."""
     flat = [
         (q, i, text, correct)
         for q, pairs in rows.items()
         for i, (text, correct) in enumerate(pairs)
     ]
-    frame = pd.DataFrame(flat, columns=["question_id", "sample", "text", "correct"]).assign(
-        policy=policy, judge="alias"
-    )
-    frame = frame.assign(tokens=frame["text"].str.split().str.len(), logprob=-1.0, finish="stop")
-    grades = frame[["question_id", "policy", "sample", "judge", "correct"]].astype(
-        {"correct": "boolean"}
-    )
-    return frame.drop(columns=["correct", "judge"]), grades
+    frame = pd.DataFrame(flat, columns=["question_id", "sample", "text", "correct"])
+    frame = frame.assign(policy=policy, judge="alias", logprob=-1.0, finish="stop")
+    frame = frame.assign(tokens=frame["text"].str.split().str.len())
+    grades = frame[["question_id", "policy", "sample", "judge", "correct"]]
+    return frame.drop(columns=["correct", "judge"]), grades.astype({"correct": "boolean"})
 
 
-BEFORE = drawn({
-    "a": [("Spain", False), ("It is in Italy.", False), ("It is in Italy.", False), ("France", True),
-          ("It is France.", True)],
+BEFORE = sampled({
+    "a": [("Spain", False), ("It is in Italy.", False), ("It is in Italy.", False),
+          ("France", True), ("It is France.", True)],
     "b": [("Spain", False), ("Brazil", False), ("Italy", None), ("Italy", None), ("", False)],
 })  # fmt: skip
-AFTER = drawn({
+AFTER = sampled({
     "a": [("France", True), ("France!", True), ("Spain", False), ("Chad", False)],
     "b": [("Portugal", True), ("Portugal", True), ("Spain", False), ("Spain", None)],
 }, "grpo")  # fmt: skip
 
 
 def test_texts_are_the_gold_and_the_policys_own():
-    texts = mass.answers_to_score(EVERY, *BEFORE, AFTER[0]).set_index(["question_id", "kind"])[
-        "answer"
-    ]
+    texts = mass.answers_to_score(EVERY, *BEFORE, AFTER[0])
+    texts = texts.set_index(["question_id", "kind"])["answer"]
     assert texts["a"].to_dict() == {
         "gold": "France",
         "rival": "Italy",
@@ -72,26 +67,20 @@ def test_texts_are_the_gold_and_the_policys_own():
 
 
 def test_a_cut_text_names_a_rival_but_is_not_scored_itself():
-    samples, grades = drawn({"a": [("Spain", False), ("Italy is", False), ("Italy is", False)]})
+    samples, grades = sampled({"a": [("Spain", False), ("Italy is", False), ("Italy is", False)]})
     samples.loc[1:, "finish"] = "length"
     texts = mass.answers_to_score(EVERY, samples, grades).set_index("kind")["answer"]
     assert texts.to_dict() == {"gold": "France", "rival": "Italy", "wrong": "Spain"}
 
 
 def test_rivals_are_other_answers_of_the_relation_first_named():
-    texts = [
-        "It is in Spain or Italy.",
-        "France",
-        "in Lyon",
-        "The ITALY, Portugal",
-        "Spaniards",
-        "Chad",
-    ]
+    named = ["It is in Spain or Italy.", "The ITALY, Portugal"]
+    texts = [named[0], "France", "in Lyon", named[1], "Spaniards", "Chad"]
     samples = pd.DataFrame({"question_id": "a", "text": texts})
     assert mass.rivals(samples, EVERY).tolist() == ["Spain", "", "", "Italy", "", ""]
     assert mass.rivals(samples, EVERY.assign(relation=None)).tolist() == [""] * 6
-    asked = EVERY.assign(question=EVERY["question"] + " Not Spain?")
-    assert mass.rivals(samples, asked).tolist()[0] == "Italy"
+    every = EVERY.assign(question=EVERY["question"] + " Not Spain?")
+    assert mass.rivals(samples, every).tolist()[0] == "Italy"
 
 
 def test_each_distinct_text_is_scored_once():
@@ -108,17 +97,17 @@ def test_mass_shift_is_after_minus_before_by_kind():
     table = mass.mass_shift(texts, before, after, n_boot=100).set_index("kind")
     assert table["value"].to_dict() == {"gold": 3, "right": 3, "wrong": -2}
     assert table["n"].to_dict() == {"gold": 2, "right": 1, "wrong": 2}
-    assert table.loc["wrong", "before"] == -4 and table.loc["gold", "after"] == -1
+    assert table.loc["wrong", "before"] == -4
+    assert table.loc["gold", "after"] == -1
 
 
 def test_seen_mass_by_text_and_by_answer():
-    table = mass.seen_mass(QUESTIONS, *BEFORE, n_boot=100, after=AFTER).set_index(
-        ["level", "correct", "seen"]
-    )["value"]
+    table = mass.seen_mass(QUESTIONS, *BEFORE, n_boot=100, after=AFTER)
+    table = table.set_index(["level", "correct", "seen"])["value"]
     for level in ("text", "answer"):
         assert table[level].sum() == pytest.approx(1)
-    # a: France right seen, France! new as a text but the same fact, Spain seen, Chad new; b: two
-    # new right, one seen
+    # a: France is right and seen, France! is new as a text but the same fact, Spain is seen, Chad
+    # is new; b: two are right and new, one is seen
     assert table["text", True, True] == pytest.approx((1 / 4 + 0) / 2)
     assert table["answer", True, True] == pytest.approx((2 / 4 + 0) / 2)
     assert table["answer", True, False] == pytest.approx((0 + 2 / 3) / 2)
@@ -127,23 +116,19 @@ def test_seen_mass_by_text_and_by_answer():
 
 
 def test_style_measures_what_it_says():
-    samples, _ = drawn(
-        {
-            "a": [("I don't know", False), ("France", True)],
-            "b": [("", False), ("Spain or Italy", False)],
-        }
-    )
+    first = [("I don't know", False), ("France", True)]
+    second = [("", False), ("Spain or Italy", False)]
+    samples, _ = sampled({"a": first, "b": second})
     samples.loc[3, "finish"] = "length"
     marked = mass.mark_style(samples)
-    assert marked["abstains"].tolist()[:2] == [True, False] and marked["hedges"].tolist()[3]
-    assert marked["empty"].tolist() == [False, False, True, False] and marked["words"].tolist() == [
-        3,
-        1,
-        0,
-        3,
-    ]
+    assert marked["abstains"].tolist()[:2] == [True, False]
+    assert marked["hedges"].tolist()[3]
+    assert marked["empty"].tolist() == [False, False, True, False]
+    assert marked["words"].tolist() == [3, 1, 0, 3]
+
     table = mass.style(n_boot=100, before=samples).set_index("measure")
-    assert table.loc["cut", "value"] == 0.25 and table.loc["words", "value"] == pytest.approx(7 / 4)
+    assert table.loc["cut", "value"] == 0.25
+    assert table.loc["words", "value"] == pytest.approx(7 / 4)
     assert table.loc["empty", "n"] == 2
 
 
@@ -153,17 +138,13 @@ def test_repaired_from_tells_wrong_facts_from_format():
         "b": [("It is Spain", False)],
         "t0": [("It is Peru", True)],
     }
-    texts, before = drawn(rows | {"t1": [("Italy", False)]})
+    texts, before = sampled(rows | {"t1": [("Italy", False)]})
     right = {q: [("-", True)] for q in ("a", "b", "t0")}
-    _, after = drawn(right | {"t1": [("-", False)]})
+    _, after = sampled(right | {"t1": [("-", False)]})
     table = mass.repaired_from(texts, before, after, EVERY).set_index(["who", "measure"])
-    assert (
-        table.loc[("repaired", "names_other"), "value"]
-        == 0.5
-        == table.loc[("repaired", "abstains"), "value"]
-    )
+    assert table.loc[("repaired", "names_other"), "value"] == 0.5
+    assert table.loc[("repaired", "abstains"), "value"] == 0.5
     assert table.loc[("unrepaired", "names_other"), ["value", "n"]].tolist() == [1, 1]
     none = mass.repaired_from(texts, before, before, EVERY).set_index(["who", "measure"])
-    assert none.loc[("repaired", "cut"), "n"] == 0 and np.isnan(
-        none.loc[("repaired", "cut"), "value"]
-    )
+    assert none.loc[("repaired", "cut"), "n"] == 0
+    assert np.isnan(none.loc[("repaired", "cut"), "value"])

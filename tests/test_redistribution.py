@@ -1,6 +1,4 @@
-"""Strata, repair and damage, the resampling control and k-equivalence on cases one can do in the
-head.
-"""
+"""Strata, repair and damage, the resampling control and k-equivalence, checked by hand."""
 
 import numpy as np
 import pandas as pd
@@ -14,10 +12,8 @@ from lib.study import redistribution as r
 def grades(rows: dict, first: int = 0):
     """A grade frame from question -> list of True, False, None."""
     flat = [(q, first + i, c) for q, cs in rows.items() for i, c in enumerate(cs)]
-    frame = pd.DataFrame(flat, columns=["question_id", "sample", "correct"]).assign(
-        policy="base", judge="alias"
-    )
-    return frame.astype({"correct": "boolean"})
+    frame = pd.DataFrame(flat, columns=["question_id", "sample", "correct"])
+    return frame.assign(policy="base", judge="alias").astype({"correct": "boolean"})
 
 
 def simulated(p, n, seed, first=0):
@@ -45,11 +41,11 @@ def test_strata_with_a_gap_or_overlap_are_refused():
 
 
 def test_accessibility_counts_without_failures():
-    frame = r.accessibility(
-        grades({"a": [False, False, None], "b": [True, None, None], "c": [None] * 3})
-    )
+    verdicts = {"a": [False, False, None], "b": [True, None, None], "c": [None] * 3}
+    frame = r.accessibility(grades(verdicts))
     assert frame["question_id"].tolist() == ["a", "b"]
-    assert frame["n"].tolist() == [2, 1] and frame["share"].tolist() == [0, 1]
+    assert frame["n"].tolist() == [2, 1]
+    assert frame["share"].tolist() == [0, 1]
     assert frame["stratum"].tolist() == ["zero", "high"]
 
 
@@ -67,15 +63,14 @@ def test_repair_and_damage_both_ways():
     )
     before = grades({"a": [False], "b": [False], "c": [True], "d": [True]})
     after = grades({"a": [True], "b": [False], "c": [True], "d": [False]})
-    table = r.repair_damage(before, after, r.accessibility(samples)).set_index(
-        ["direction", "stratum"]
-    )
+    table = r.repair_damage(before, after, r.accessibility(samples))
+    table = table.set_index(["direction", "stratum"])
     assert table.loc[("repair", "all"), ["count", "n"]].tolist() == [1, 2]
     assert table.loc[("damage", "all"), ["count", "n"]].tolist() == [1, 2]
-    assert table.loc[("repair", "zero"), "value"] == 0.5 and table.loc[("damage", "zero"), "n"] == 0
-    assert (
-        table.loc[("damage", "low"), "value"] == 1 and table.loc[("damage", "high"), "value"] == 0
-    )
+    assert table.loc[("repair", "zero"), "value"] == 0.5
+    assert table.loc[("damage", "zero"), "n"] == 0
+    assert table.loc[("damage", "low"), "value"] == 1
+    assert table.loc[("damage", "high"), "value"] == 0
     assert np.isnan(table.loc[("damage", "zero"), "value"])
 
 
@@ -84,27 +79,25 @@ def test_flip_control_is_the_share_of_fresh_samples():
     control = grades({"a": [True, False, False, None], "b": [True, True, True, False]}, first=4)
     table = r.flip_control(grades({"a": [False], "b": [True]}), control, strata, n_boot=100)
     table = table.set_index(["direction", "stratum"])["value"]
-    assert table["repair", "zero"] == pytest.approx(1 / 3) and table[
-        "damage", "high"
-    ] == pytest.approx(1 / 4)
+    assert table["repair", "zero"] == pytest.approx(1 / 3)
+    assert table["damage", "high"] == pytest.approx(1 / 4)
 
 
 def test_expectation_at_zero_hits_is_the_papers():
     mean, hit = r.expected_again(0, 128, 40)
-    assert mean == pytest.approx(1 / 130) and hit == pytest.approx(1 - 129 / 169)
+    assert mean == pytest.approx(1 / 130)
+    assert hit == pytest.approx(1 - 129 / 169)
 
 
 def test_expectation_holds_when_the_prior_does():
     p = np.random.default_rng(0).random(6000)
     first, again = r.accessibility(simulated(p, 8, 1)), simulated(p, 8, 2, first=8)
-    table = r.resampling_control(first, n_boot=200, control=again).set_index(
-        ["who", "measure", "stratum"]
-    )
+    table = r.resampling_control(first, n_boot=200, control=again)
+    table = table.set_index(["who", "measure", "stratum"])
     for stratum in ("all", *r.STRATA):
         for measure in ("accuracy", "hit"):
-            control, expected = (
-                table.loc[(who, measure, stratum)] for who in ("control", "expected")
-            )
+            control = table.loc[("control", measure, stratum)]
+            expected = table.loc[("expected", measure, stratum)]
             assert control["value"] == pytest.approx(expected["value"], abs=0.05)
             assert np.isnan(expected["low"])
 
@@ -112,34 +105,35 @@ def test_expectation_holds_when_the_prior_does():
 def test_regression_to_the_mean_shows_without_training():
     p = np.full(8000, 0.02)
     first, again = r.accessibility(simulated(p, 32, 1)), simulated(p, 32, 2, first=32)
-    table = r.resampling_control(first, n_boot=200, control=again).set_index(
-        ["who", "measure", "stratum"]
-    )
-    zero = table.loc[("control", "hit", "zero")]
+    table = r.resampling_control(first, n_boot=200, control=again)
+    zero = table.set_index(["who", "measure", "stratum"]).loc[("control", "hit", "zero")]
     assert zero["n"] == (first["correct"] == 0).sum()
-    assert (
-        zero["value"] == pytest.approx(1 - 0.98**32, abs=0.02) and zero["high"] - zero["low"] < 0.04
-    )
+    assert zero["value"] == pytest.approx(1 - 0.98**32, abs=0.02)
+    assert zero["high"] - zero["low"] < 0.04
 
 
 def test_gain_over_resampling_is_zero_for_the_same_policy_and_not_for_a_better_one():
     p = np.random.default_rng(0).beta(0.4, 0.9, 300)
     first = r.accessibility(simulated(p, 16, 1))
     control, same, better = simulated(p, 16, 2), simulated(p, 16, 3), simulated(np.sqrt(p), 16, 4)
-    none = r.gain_over_resampling(first, control, same, n_boot=300).set_index("stratum").loc["all"]
-    some = (
-        r.gain_over_resampling(first, control, better, n_boot=300).set_index("stratum").loc["all"]
-    )
-    assert none["low"] < 0 < none["high"] and some["low"] > 0.05
-    assert some["value"] == pytest.approx((np.sqrt(p) - p).mean(), abs=0.02) and some["n"] == 300
+
+    def gain(after):
+        table = r.gain_over_resampling(first, control, after, n_boot=300)
+        return table.set_index("stratum").loc["all"]
+
+    none, some = gain(same), gain(better)
+    assert none["low"] < 0 < none["high"]
+    assert some["low"] > 0.05
+    assert some["value"] == pytest.approx((np.sqrt(p) - p).mean(), abs=0.02)
+    assert some["n"] == 300
 
 
 def test_pass_curves_name_their_samples():
-    curves = r.pass_curves(
-        n_boot=100, before=simulated([0.1] * 20, 8, 0), after=simulated([0.6] * 20, 8, 1)
-    )
+    before, after = simulated([0.1] * 20, 8, 0), simulated([0.6] * 20, 8, 1)
+    curves = r.pass_curves(n_boot=100, before=before, after=after)
     wide = curves.pivot(index="k", columns="when", values="value")
-    assert wide.index.tolist() == [1, 2, 4, 8] and (wide["after"] > wide["before"]).all()
+    assert wide.index.tolist() == [1, 2, 4, 8]
+    assert (wide["after"] > wide["before"]).all()
 
 
 def test_equivalent_k_of_a_known_curve():
@@ -148,6 +142,9 @@ def test_equivalent_k_of_a_known_curve():
     most = grades({f"q{i}": [i % 4 > 0] for i in range(40)})
     assert r.equivalent_k(samples, half, n_boot=100)["value"] == 1
     row = r.equivalent_k(samples, most, n_boot=100)  # pass@2 = 1 - (4*3)/(8*7) = 0.786 >= 0.75
-    assert row["value"] == 2 and row["low"] <= 2 <= row["high"] and row["n"] == 40
+    assert row["value"] == 2
+    assert row["low"] <= 2 <= row["high"]
+    assert row["n"] == 40
+
     never = grades({f"q{i}": [False] * 8 for i in range(40)})
     assert r.equivalent_k(never, most, n_boot=100)["value"] == np.inf

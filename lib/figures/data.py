@@ -48,7 +48,7 @@ def _relations(counts: pd.DataFrame, ax) -> None:
     sns.histplot(rows, y="key", weights="value", shrink=0.8, ax=ax, **bars)
     ax.grid(axis="y", visible=False)
     ax.set(xlabel="questions", ylabel=None)
-    sns.move_legend(ax, "lower right", title=None, reverse=True)
+    _name_above(ax, columns=3, reverse=True)
 
 
 def _stacked(column: str, colours: dict) -> dict:
@@ -75,8 +75,13 @@ def _popularity(rows: pd.DataFrame, ax) -> None:
     sns.lineplot(shown, x="x", y="value", estimator=None, ax=ax, **looks)
 
     ax.set_xscale("log")
-    # above: five curves leave no room
-    sns.move_legend(ax, "lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, title=None)
+    _name_above(ax, columns=2)
+
+
+def _name_above(ax, columns: int, reverse: bool = False) -> None:
+    """seaborn's legend above the axes, where it hides no curve and no bar."""
+    place = {"bbox_to_anchor": (0.45, 1.0), "ncols": columns, "title": None}
+    sns.move_legend(ax, "lower center", reverse=reverse, **place)
 
 
 def _estimates(rows: pd.DataFrame, ax) -> None:
@@ -96,8 +101,7 @@ def plot_dedup(frame: pd.DataFrame, axes):
     if len(similar):
         edges = np.linspace(min(0.0, similar["x"].min()), 1.0, 26)
         sns.histplot(similar, x="x", bins=edges, ax=pairs, **_stacked("key", VERDICT_COLOURS))
-        above = {"bbox_to_anchor": (0.5, 1.0), "ncols": 2}
-        sns.move_legend(pairs, "lower center", title=None, reverse=True, **above)
+        _name_above(pairs, columns=2, reverse=True)
     pairs.set(yscale="log", xlabel="similarity of the pair", ylabel="candidate pairs")
 
     truth = frame[frame["panel"] == "truth"]

@@ -1,6 +1,4 @@
-"""Which training questions bring the gain: subsets by accessibility, shares of the gain, first hits
-in training.
-"""
+"""Which training questions bring the gain: subsets, shares of the gain, first hits in training."""
 
 import numpy as np
 import pandas as pd
@@ -14,9 +12,9 @@ def make_subsets(
 ) -> pd.DataFrame:
     """The training subsets: frame of subset, question_id.
 
-    access: an accessibility frame of the training questions. Every stratum is cut, by lot, to the
-    size of the smallest one that is not empty, so that `random_subsets` draws of that size from all
-    questions (random, random_2, ...) are a control for each of them. With `leave_out` also
+    access: an accessibility frame of the training questions. Every stratum is cut at random to the
+    size of the smallest one that is not empty. So `random_subsets` draws of that size from all
+    questions (random, random_2, ...) are a control for each of them. With `leave_out` there is also
     `not_<stratum>`: as many questions from all the others.
     """
     rng = np.random.default_rng(seed)
@@ -25,20 +23,22 @@ def make_subsets(
         for name, rows in access.groupby("stratum", observed=True)
     }
     size = min(map(len, by_stratum.values()))
+    everything = access["question_id"]
     pools = dict(by_stratum)
+
     if leave_out:
-        everything = access["question_id"]
         others = {
             f"not_{name}": everything[~everything.isin(ids)].to_numpy()
             for name, ids in by_stratum.items()
         }
         pools |= {name: ids for name, ids in others.items() if len(ids) >= size}
+
     names = ["random", *(f"random_{i}" for i in range(2, random_subsets + 1))]
-    pools |= dict.fromkeys(names, access["question_id"].to_numpy())
-    chosen = {name: np.sort(rng.choice(ids, size, replace=False)) for name, ids in pools.items()}
-    return pd.DataFrame(
-        [(name, q) for name, ids in chosen.items() for q in ids], columns=["subset", "question_id"]
-    )
+    pools |= dict.fromkeys(names, everything.to_numpy())
+
+    subsets = {name: np.sort(rng.choice(ids, size, replace=False)) for name, ids in pools.items()}
+    rows = [(name, question_id) for name, ids in subsets.items() for question_id in ids]
+    return pd.DataFrame(rows, columns=["subset", "question_id"])
 
 
 def gain_shares(
@@ -46,38 +46,31 @@ def gain_shares(
 ):
     """What each subset brings alone, as a share of the gain with all data at the same step.
 
-    base, full, subsets: grades with one answer a question. Frame of subset, gain, gain_low,
+    base, full, subsets: grades with one answer per question. Frame of subset, gain, gain_low,
     gain_high, value, low, high (the share), n, p (McNemar against base), holm. Shares need not add
-    up to 1; where the full gain is not clearly positive, a share has no interval.
+    up to 1. Where the full gain is not clearly positive, a share has no interval.
     """
     rows = []
     for name, grades in subsets.items():
-        own = gain(base, grades, n_boot, seed)
         both = pair(base, grades).merge(pair(base, full), on="question_id", suffixes=("", "_full"))
-        lift = [
-            both[c].astype(float) - both["before"].astype(float) for c in ("after", "after_full")
-        ]
-        share = ratio(*lift, n_boot=n_boot, seed=seed)
-        rows.append(
-            {
-                "subset": name,
-                "gain": own["value"],
-                "gain_low": own["low"],
-                "gain_high": own["high"],
-                **share,
-                "p": own["p"],
-            }
-        )
+        before = both["before"].astype(float)
+        lift = both["after"].astype(float) - before
+        full_lift = both["after_full"].astype(float) - before
+        share = ratio(lift, full_lift, n_boot=n_boot, seed=seed)
+
+        own = gain(base, grades, n_boot, seed)
+        row = {"subset": name, "gain": own["value"]}
+        row |= {"gain_low": own["low"], "gain_high": own["high"]}
+        rows.append(row | share | {"p": own["p"]})
     return pd.DataFrame(rows).assign(holm=lambda frame: holm(frame["p"]))
 
 
 def against(
     reference: pd.DataFrame, subsets: dict[str, pd.DataFrame], n_boot: int = 2000, seed: int = 0
 ):
-    """Accuracy of each subset's policy minus the reference's, on the same questions, with Holm over
-    subsets.
+    """Accuracy of each subset's policy minus the reference's, on the same questions.
 
-    Frame of subset, value, low, high, n, p (paired permutation), holm.
+    Frame of subset, value, low, high, n, p (paired permutation), holm (over the subsets).
     """
     rows = []
     for name, grades in subsets.items():
@@ -85,25 +78,16 @@ def against(
         change = both["after"] - both["before"]
         low, high = bootstrap(change, n_boot=n_boot, seed=seed)
         p = paired_permutation(both["before"], both["after"], seed)
-        rows.append(
-            {
-                "subset": name,
-                "value": change.mean(),
-                "low": low,
-                "high": high,
-                "n": len(both),
-                "p": p,
-            }
-        )
-    return pd.DataFrame(rows).assign(holm=lambda frame: holm(frame["p"]))
+        rows.append((name, change.mean(), low, high, len(both), p))
+    frame = pd.DataFrame(rows, columns=["subset", "value", "low", "high", "n", "p"])
+    return frame.assign(holm=holm(frame["p"]))
 
 
 def trace(rollouts: pd.DataFrame, access: pd.DataFrame) -> pd.DataFrame:
-    """The course of every training question: question_id, stratum, draws, hits, first_hit (step, or
-    nan).
+    """The course of every training question: question_id, stratum, draws, hits, first_hit.
 
     rollouts: step, question_id, hits, n (lib.training.apart.read_rollouts); access: pre-RL
-    accessibility.
+    accessibility. first_hit is a step, or nan.
     """
     totals = rollouts.groupby("question_id").agg(draws=("n", "sum"), hits=("hits", "sum"))
     first = rollouts[rollouts["hits"] > 0].groupby("question_id")["step"].min().rename("first_hit")
@@ -112,25 +96,23 @@ def trace(rollouts: pd.DataFrame, access: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_hits(rollouts: pd.DataFrame, access: pd.DataFrame, stratum: str = "zero") -> pd.DataFrame:
-    """How many questions of `stratum` had a correct rollout by each step: step, value, low, high,
-    n, expected.
+    """The share of the questions of `stratum` that had a right rollout by each step.
 
-    The share (Wilson) is of questions asked by that step. `expected` is the share that a policy
-    which never learns would reach by then, by a uniform prior on each question's accessibility and
-    its pre-RL samples.
+    Frame of step, value, low, high (Wilson), n (questions asked by that step), expected. `expected`
+    is the share that a policy which never learns would reach by then, by a uniform prior on each
+    question's accessibility and its pre-RL samples.
     """
     inside = access[access["stratum"] == stratum].set_index("question_id")
-    rows = rollouts[rollouts["question_id"].isin(inside.index)].sort_values("step")
-    found = []
-    for step in sorted(rows["step"].unique()):
-        asked = (
-            rows[rows["step"] <= step]
-            .groupby("question_id")
-            .agg(draws=("n", "sum"), hits=("hits", "sum"))
-        )
-        before = inside.loc[asked.index]
-        hit = int((asked["hits"] > 0).sum())
-        luck = expected_again(before["correct"], before["n"], asked["draws"])[1]
-        low, high = wilson(hit, len(asked))
-        found.append((step, hit / len(asked), low, high, len(asked), float(np.mean(luck))))
-    return pd.DataFrame(found, columns=["step", "value", "low", "high", "n", "expected"])
+    within = rollouts[rollouts["question_id"].isin(inside.index)]
+    rows = []
+    for step in sorted(within["step"].unique()):
+        groups = within[within["step"] <= step].groupby("question_id")
+        totals = groups.agg(draws=("n", "sum"), hits=("hits", "sum"))
+        n = len(totals)
+        hit = int((totals["hits"] > 0).sum())
+        low, high = wilson(hit, n)
+
+        before = inside.loc[totals.index]
+        _, luck = expected_again(before["correct"], before["n"], totals["draws"])
+        rows.append((step, hit / n, low, high, n, float(np.mean(luck))))
+    return pd.DataFrame(rows, columns=["step", "value", "low", "high", "n", "expected"])

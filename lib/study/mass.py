@@ -1,7 +1,8 @@
-"""Where the probability mass moved: texts seen before or new, gold or own errors, and their style."""
+"""Where the probability mass moved: texts seen before or new, gold or wrong, and their style."""
 
 import re
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -12,96 +13,101 @@ from lib.text import normalise
 
 
 def _most_frequent(samples: pd.DataFrame) -> pd.DataFrame:
-    """Each question's most frequent verbatim text (question_id, answer, count); a tie goes to the
-    earliest.
-    """
+    """Each question's most frequent verbatim text (question_id, answer), at a tie the earliest."""
     groups = samples.groupby(["question_id", "text"], as_index=False)["sample"].agg(["size", "min"])
     groups = groups.sort_values(["question_id", "size", "min"], ascending=[True, False, True])
-    return groups.drop_duplicates("question_id")[["question_id", "text", "size"]].set_axis(
-        ["question_id", "answer", "count"], axis=1
-    )
+    first = groups.drop_duplicates("question_id")
+    return first[["question_id", "text"]].rename(columns={"text": "answer"})
 
 
 def rivals(samples: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
-    """The first other answer that each sample's text names, as its display answer; "" where it
-    names none.
+    """The first other answer that each sample's text names, as its display answer; "" for none.
 
     Candidates are the answers of all `questions` of the same relation (give the training questions
     too), without the question's own answers, names that stand in the question itself, and names of
     one or two letters, which are also words. Without relations all are "".
     """
-    names = {}
-    for relation, answers in zip(questions["relation"], questions["answers"], strict=True):
-        if pd.notna(relation):
-            names.setdefault(relation, {}).update(
-                {normalise(a): answers[0] for a in answers if len(normalise(a)) > 2}
-            )
-    patterns = {
-        r: re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(n, key=len, reverse=True)))})\b")
-        for r, n in names.items()
-        if n
-    }
+    names = _answer_names(questions)
+    patterns = {relation: _any_of(list(displays)) for relation, displays in names.items()}
     about = questions.set_index("question_id")
 
     @cache
     def first(question_id, text):
         row = about.loc[question_id]
-        if row["relation"] not in patterns:
+        relation = row["relation"]
+        if relation not in patterns:
             return ""
-        asked, own = f" {normalise(row['question'])} ", {normalise(a) for a in row["answers"]}
-        found = (name[0] for name in patterns[row["relation"]].finditer(normalise(text)))
-        return next(
-            (names[row["relation"]][x] for x in found if x not in own and f" {x} " not in asked), ""
-        )
 
-    named = [
-        first(q, text) for q, text in zip(samples["question_id"], samples["text"], strict=True)
-    ]
-    return pd.Series(named, index=samples.index, dtype="str")
+        question = f" {normalise(row['question'])} "
+        own = {normalise(answer) for answer in row["answers"]}
+        for match in patterns[relation].finditer(normalise(text)):
+            name = match[0]
+            if name not in own and f" {name} " not in question:
+                return names[relation][name]
+        return ""
+
+    keys = zip(samples["question_id"], samples["text"], strict=True)
+    return pd.Series([first(*key) for key in keys], index=samples.index, dtype="str")
+
+
+def _answer_names(questions: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """relation -> normalised answer -> display answer, for answers of three letters or more."""
+    names = {}
+    for relation, answers in zip(questions["relation"], questions["answers"], strict=True):
+        long = [name for name in map(normalise, answers) if len(name) > 2]
+        if long and pd.notna(relation):
+            names.setdefault(relation, {}).update(dict.fromkeys(long, answers[0]))
+    return names
+
+
+def _any_of(names: list[str]) -> re.Pattern:
+    """A pattern of any of the names as whole words, the longest first."""
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")
+
+
+def _graded(samples: pd.DataFrame, grades: pd.DataFrame) -> pd.DataFrame:
+    """The samples that have a verdict, with `correct` (bool)."""
+    on = ["question_id", "sample"]
+    verdicts = grades[[*on, "correct"]].dropna()
+    return samples.merge(verdicts, on=on).astype({"correct": bool})
 
 
 def answers_to_score(questions, samples_before, grades_before, samples_after=None) -> pd.DataFrame:
     """The texts to compare before and after: frame of question_id, kind, answer (verbatim).
 
     questions: of all splits, of which those with samples get rows. kind: gold (the display answer),
-    rival (as bare a name: what `rivals` finds most often in wrong samples), right and wrong (the
+    rival (the name alone that `rivals` finds most often in wrong samples), right and wrong (the
     policy's own most frequent such text before), and, with samples_after, after (the trained
-    policy's most frequent text). The own texts are whole ones, not cut; a question without one has
-    no row of that kind.
+    policy's most frequent text). The own texts are whole ones, not cut. A question without such a
+    text has no row of that kind.
     """
-    on, ids = ["question_id", "sample"], set(samples_before["question_id"])
-    graded = samples_before.merge(grades_before[[*on, "correct"]].dropna(), on=on).astype(
-        {"correct": bool}
-    )
+    graded = _graded(samples_before, grades_before)
     false = graded[~graded["correct"]]
     named = false.assign(text=rivals(false, questions))
-    whole = graded[
-        graded["finish"] == "stop"
-    ]  # a cut text is another event than the text with its end
-    asked = questions[questions["question_id"].isin(ids)]
+    # a cut text is another event than the text with its end
+    whole = graded[graded["finish"] == "stop"]
+
+    about = questions[questions["question_id"].isin(set(samples_before["question_id"]))]
+    golds = [list(answers)[0] for answers in about["answers"]]
     parts = {
-        "gold": asked[["question_id"]].assign(answer=[list(a)[0] for a in asked["answers"]]),
+        "gold": about[["question_id"]].assign(answer=golds),
         "rival": _most_frequent(named[named["text"] != ""]),
         "right": _most_frequent(whole[whole["correct"]]),
         "wrong": _most_frequent(whole[~whole["correct"]]),
     }
     if samples_after is not None:
         parts["after"] = _most_frequent(samples_after[samples_after["finish"] == "stop"])
+
     frame = pd.concat([part.assign(kind=kind) for kind, part in parts.items()], ignore_index=True)
     frame = frame[frame["answer"].str.strip() != ""]
     return frame[["question_id", "kind", "answer"]].reset_index(drop=True)
 
 
 def to_score(questions: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
-    """The question rows with `answers` replaced by the distinct texts to score, as
-    `lib.engine.sampling.score` reads.
-    """
-    lists = (
-        texts.groupby("question_id")["answer"]
-        .agg(lambda a: list(dict.fromkeys(a)))
-        .rename("answers")
-    )
-    return questions.drop(columns="answers").merge(lists, on="question_id")
+    """The questions with the distinct texts as `answers`, for lib.engine.sampling.score."""
+    answers = texts.groupby("question_id")["answer"].agg(lambda part: list(dict.fromkeys(part)))
+    return questions.drop(columns="answers").merge(answers.rename("answers"), on="question_id")
 
 
 def mass_shift(
@@ -116,6 +122,7 @@ def mass_shift(
     table = texts.merge(scores_before[[*on, "logprob"]], on=on)
     table = table.merge(scores_after[[*on, "logprob"]], on=on, suffixes=("_before", "_after"))
     table["change"] = table["logprob_after"] - table["logprob_before"]
+
     rows = []
     for kind, part in table.groupby("kind", sort=False):
         low, high = bootstrap(part["change"], n_boot=n_boot, seed=seed)
@@ -132,84 +139,81 @@ def seen_mass(
     others: name -> (samples, grades) of the policy looked at. Frame of who, level, correct, seen,
     value, low, high, n: the share of its samples that are right or wrong and were seen or not.
     Level `text`: seen means the exact text. Level `answer`: a right answer is seen when any first
-    sample was right, since all right answers to a question are one fact; a wrong one when its
-    answer_text is among the first samples'.
+    sample was right, since all right answers to a question are one fact; a wrong answer is seen
+    when its answer_text is among those of the first samples.
     """
-    on, asked = ["question_id", "sample"], questions.set_index("question_id")["question"]
-
-    def keyed(samples, grades):
-        frame = samples.merge(grades[[*on, "correct"]].dropna(), on=on).astype({"correct": bool})
-        answer = [
-            answer_text(t, asked[q])
-            for t, q in zip(frame["text"], frame["question_id"], strict=True)
-        ]
-        fact = np.where(frame["correct"], "\0right", answer)  # no normalised answer holds a NUL
-        return frame.assign(answer=fact)
-
-    first, rows = keyed(samples_before, grades_before), []
+    first = _facts(samples_before, grades_before, questions)
+    rows = []
     for who, (samples, grades) in others.items():
-        frame = keyed(samples, grades)
+        frame = _facts(samples, grades, questions)
         for level in ("text", "answer"):
             known = set(zip(first["question_id"], first[level], strict=True))
-            frame["seen"] = [
-                key in known for key in zip(frame["question_id"], frame[level], strict=True)
-            ]
-            for correct, seen in ((True, True), (True, False), (False, True), (False, False)):
+            keys = zip(frame["question_id"], frame[level], strict=True)
+            frame["seen"] = [key in known for key in keys]
+
+            for correct, seen in product((True, False), repeat=2):
                 hit = (frame["correct"] == correct) & (frame["seen"] == seen)
                 share = hit.groupby(frame["question_id"]).mean()
                 low, high = bootstrap(share, n_boot=n_boot, seed=seed)
                 rows.append((who, level, correct, seen, share.mean(), low, high, len(share)))
-    return pd.DataFrame(
-        rows, columns=["who", "level", "correct", "seen", "value", "low", "high", "n"]
-    )
+    columns = ["who", "level", "correct", "seen", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _facts(samples: pd.DataFrame, grades: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """The graded samples with `answer`: what is stated, the same for all right answers."""
+    frame = _graded(samples, grades)
+    texts = questions.set_index("question_id")["question"]
+    pairs = zip(frame["text"], frame["question_id"], strict=True)
+    answers = [answer_text(text, texts[question_id]) for text, question_id in pairs]
+    # no normalised answer holds a NUL
+    return frame.assign(answer=np.where(frame["correct"], "\0right", answers))
 
 
 def mark_style(samples: pd.DataFrame) -> pd.DataFrame:
-    """The samples with words (count) and the marks abstains, hedges, empty and cut (no end of
-    text).
-    """
+    """The samples with `words` and the marks abstains, hedges, empty and cut (no end of text)."""
     text = samples["text"]
     return samples.assign(
         words=text.str.split().str.len(),
-        abstains=[bool(abstains(t)) for t in text],
-        hedges=[bool(hedges(t)) for t in text],
+        abstains=[bool(abstains(answer)) for answer in text],
+        hedges=[bool(hedges(answer)) for answer in text],
         empty=text.str.strip() == "",
         cut=samples["finish"] == "length",
     )
 
 
 def style(n_boot: int = 2000, seed: int = 0, **samples: pd.DataFrame) -> pd.DataFrame:
-    """Mean length and share of abstaining, hedging, empty and cut answers: frame of when, measure,
-    value, low, high, n (questions; bootstrap over them).
+    """Mean length, and share of abstaining, hedging, empty and cut answers.
+
+    Frame of when (the keyword), measure, value, low, high, n (questions; bootstrap over them).
     """
     rows = []
     for when, frame in samples.items():
         marked = mark_style(frame)
         for measure in ("tokens", "words", "abstains", "hedges", "empty", "cut"):
-            each = marked[measure].astype(float).groupby(marked["question_id"]).mean()
-            rows.append(
-                (when, measure, each.mean(), *bootstrap(each, n_boot=n_boot, seed=seed), len(each))
-            )
+            means = marked[measure].astype(float).groupby(marked["question_id"]).mean()
+            low, high = bootstrap(means, n_boot=n_boot, seed=seed)
+            rows.append((when, measure, means.mean(), low, high, len(means)))
     return pd.DataFrame(rows, columns=["when", "measure", "value", "low", "high", "n"])
 
 
 def repaired_from(greedy_before, before, after, questions) -> pd.DataFrame:
-    """What the wrong greedy answers before were like: frame of who, measure, value, low, high, n
-    (Wilson).
+    """What the wrong greedy answers before were like: frame of who, measure, value, low, high, n.
 
-    who: repaired or unrepaired; before, after: grades with one answer a question. measure:
+    before, after: grades with one answer per question. who: repaired or unrepaired. measure:
     names_other (states another answer of the same relation: a wrong fact rather than a matter of
-    format), and the marks of mark_style.
+    format), and the marks of mark_style. Intervals are Wilson's.
     """
     both = pair(before, after)
     marked = mark_style(greedy_before).assign(names_other=rivals(greedy_before, questions) != "")
     marked = marked.merge(both[~both["before"]], on="question_id")
+    parts = {"repaired": marked[marked["after"]], "unrepaired": marked[~marked["after"]]}
+
     rows = []
-    for who, part in (
-        ("repaired", marked[marked["after"]]),
-        ("unrepaired", marked[~marked["after"]]),
-    ):
+    for who, part in parts.items():
         for measure in ("names_other", "abstains", "hedges", "empty", "cut"):
-            value = part[measure].mean() if len(part) else np.nan
-            rows.append((who, measure, value, *wilson(part[measure].sum(), len(part)), len(part)))
+            n = len(part)
+            value = part[measure].mean() if n else np.nan
+            low, high = wilson(part[measure].sum(), n)
+            rows.append((who, measure, value, low, high, n))
     return pd.DataFrame(rows, columns=["who", "measure", "value", "low", "high", "n"])

@@ -33,15 +33,15 @@ def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
     rows = [
         *_baselines(profile, sizes["train"], test),
         *_grpo(profile, sizes),
-        _row("05_redistribution", "samples after RL", samples=test * sampling.test_samples),
-        _row("05_redistribution", "likeliest answers", prefixes=likely),
+        _stage_row("05_redistribution", "samples after RL", samples=test * sampling.test_samples),
+        _stage_row("05_redistribution", "likeliest answers", prefixes=likely),
         *_subsets(profile, test),
         *_hacking(profile),
     ]
     return pd.DataFrame(rows)
 
 
-def _row(stage: str, what: str, samples=0, groups=0, prefixes=0) -> dict:
+def _stage_row(stage: str, what: str, samples=0, groups=0, prefixes=0) -> dict:
     """One row of the work."""
     counts = {"samples": samples, "groups": groups, "prefixes": prefixes}
     return {"stage": stage, "what": what} | counts
@@ -50,7 +50,7 @@ def _row(stage: str, what: str, samples=0, groups=0, prefixes=0) -> dict:
 def _baselines(profile: Profile, train: int, test: int) -> list[dict]:
     """The work before RL: samples, greedy answers, chain of thought, SFT, RFT and DPO."""
     sampling = profile.sampling
-    drawn = train * sampling.train_samples + 2 * test * sampling.test_samples
+    samples = train * sampling.train_samples + 2 * test * sampling.test_samples
     cot = -(-sampling.cot_new_tokens // sampling.max_new_tokens)  # a thought, in samples
 
     # one example costs about half a group of five; at most half of the questions have right and
@@ -58,11 +58,12 @@ def _baselines(profile: Profile, train: int, test: int) -> list[dict]:
     examples = train * profile.sft.epochs * 0.5
     for tuned in (profile.rft, profile.dpo):
         examples += train * tuned.epochs * (0.25 * tuned.samples_per_question)
+
     greedy = "greedy answers and chain of thought"
     return [
-        _row("03_baselines", "samples before RL", samples=drawn),
-        _row("03_baselines", greedy, samples=test * (4 + cot)),
-        _row("03_baselines", "SFT, RFT and DPO", groups=examples),
+        _stage_row("03_baselines", "samples before RL", samples=samples),
+        _stage_row("03_baselines", greedy, samples=test * (4 + cot)),
+        _stage_row("03_baselines", "SFT, RFT and DPO", groups=examples),
     ]
 
 
@@ -72,8 +73,8 @@ def _grpo(profile: Profile, sizes: dict[str, int]) -> list[dict]:
     evaluations = 1 + -(-steps // profile.grpo.evaluate_every)
     answers = evaluations * sizes["validation"] + sizes["test"]
     return [
-        _row("04_grpo", f"{steps} steps", **_training(profile, steps)),
-        _row("04_grpo", f"{evaluations} evaluations", samples=answers),
+        _stage_row("04_grpo", f"{steps} steps", **_training(profile, steps)),
+        _stage_row("04_grpo", f"{evaluations} evaluations", samples=answers),
     ]
 
 
@@ -97,8 +98,8 @@ def _subsets(profile: Profile, test: int) -> list[dict]:
     steps = attribution.steps
     training = _training(profile, subsets * steps)
     return [
-        _row("06_attribution", f"{subsets} subsets, {steps} steps each", **training),
-        _row("06_attribution", "greedy answers", samples=test * (subsets + 1)),
+        _stage_row("06_attribution", f"{subsets} subsets, {steps} steps each", **training),
+        _stage_row("06_attribution", "greedy answers", samples=test * (subsets + 1)),
     ]
 
 
@@ -110,7 +111,7 @@ def _hacking(profile: Profile) -> list[dict]:
     groups = 2 * hacking.steps * hacking.questions_per_step
     samples = groups * hacking.num_generations
     what = f"{hacking.steps} steps without and with guards"
-    return [_row("07_judge", what, samples=samples, groups=_live(profile) * groups)]
+    return [_stage_row("07_judge", what, samples=samples, groups=_live(profile) * groups)]
 
 
 def measure_rates(profile: Profile) -> tuple[dict[str, float], dict[str, int], int]:
@@ -126,14 +127,14 @@ def measure_rates(profile: Profile) -> tuple[dict[str, float], dict[str, int], i
     prompts = [render(policy.tokenizer, direct(text)) for text in texts]
     length = profile.sampling.max_new_tokens
 
-    rollout, rows = _sample(policy, prompts, profile.grpo.num_generations, length)
-    sample, _ = _sample(policy, prompts[:2], 64, length)
-    group, parameters = _train(policy, rows, prompts)
+    rollout, rows = _time_sampling(policy, prompts, profile.grpo.num_generations, length)
+    sample, _ = _time_sampling(policy, prompts[:2], 64, length)
+    group, parameters = _time_training(policy, rows, prompts)
     seconds = {"rollout": rollout, "sample": sample, "group": group}
     return seconds, sizes, parameters
 
 
-def _sample(policy, prompts: list, n: int, length: int) -> tuple[float, list[list[int]]]:
+def _time_sampling(policy, prompts: list, n: int, length: int) -> tuple[float, list[list[int]]]:
     """Seconds per sample when `n` answers are drawn to each prompt; prompts with their answers."""
 
     def draws(i):
@@ -145,7 +146,7 @@ def _sample(policy, prompts: list, n: int, length: int) -> tuple[float, list[lis
     return seconds, [prompts[answer["index"]] + ids for answer in answers for ids in answer["ids"]]
 
 
-def _train(policy, rows: list[list[int]], prompts: list) -> tuple[float, int]:
+def _time_training(policy, rows: list[list[int]], prompts: list) -> tuple[float, int]:
     """Seconds per group of a backward pass over `rows`, and the model's number of parameters.
 
     rows: token ids of the prompts with their answers, one group per prompt. The tokens that the
