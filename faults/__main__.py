@@ -39,7 +39,8 @@ def table(names) -> list[dict]:
         try:
             with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
                 found = FAULTS[name]()
-        except Exception as error:  # a fault that was not expected to raise is a failed one, and the others still run
+        # a fault that was not expected to raise is a failed one, and the others still run
+        except Exception as error:
             found = row(1, 0, ok=False, note=f"{type(error).__name__}: {error}"[:200])
         found = {name.replace("_", " "): found} if "ok" in found else found
         for fault, values in found.items():
@@ -51,7 +52,8 @@ def table(names) -> list[dict]:
                 }
             )
             print(
-                "{0} {fault:40} n {n:6} detected {detected:6} lost {lost:3} false {false_positives:2} {seconds:6.1f} s"
+                "{0} {fault:40} n {n:6} detected {detected:6} lost {lost:3} false "
+                "{false_positives:2} {seconds:6.1f} s"
                 "  {note}".format("ok " if values["ok"] else "BAD", **rows[-1]),
                 flush=True,
             )

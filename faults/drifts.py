@@ -189,7 +189,8 @@ def secrets():
             code = (
                 "import sys; from lib.config import Judge; from lib.judge.client import Client; "
                 "from lib.judge.model import messages; "
-                "client = Client(Judge(kind='llm', model='m', base_url=sys.argv[1]), cache=sys.argv[2]); "
+                "client = Client(Judge(kind='llm', model='m', base_url=sys.argv[1]), "
+                "cache=sys.argv[2]); "
                 "client.ask([messages('q', ['a'], 'a')])"
             )
             done = subprocess.run(
@@ -272,7 +273,7 @@ def _beyond(edge: float) -> float:
 
 
 def false_alarms():
-    """Type-I errors at 5 % of the paired tests on simulated data without any effect: at most 6 %."""
+    """Type-I errors at 5 % of the paired tests, on simulated data without effect: at most 6 %."""
     rng, alarms = np.random.default_rng(1), {"McNemar": [], "permutation": []}
     for i in range(2000):
         ability = rng.beta(1, 2, 100)

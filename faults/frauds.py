@@ -16,16 +16,40 @@ from lib.text import normalise
 from tests.loopback import completion
 
 SHAPES = {
-    "not JSON": (200, {}, b"<html>busy</html>"), "null": (200, {}, b"null"), "a list": (200, {}, b"[]"),
-    "no body": (200, {}, b""), "no choices": (200, {}, {"choices": []}), "an error as 200": (200, {}, {"error": "x"}),
+    "not JSON": (200, {}, b"<html>busy</html>"),
+    "null": (200, {}, b"null"),
+    "a list": (200, {}, b"[]"),
+    "no body": (200, {}, b""),
+    "no choices": (200, {}, {"choices": []}),
+    "an error as 200": (200, {}, {"error": "x"}),
     "no content": (200, {}, {"choices": [{"message": {"content": None}}]}),
     "a number": (200, {}, {"choices": [{"message": {"content": 1.0}}]}),
-    "filtered": (200, {}, {"choices": [{"message": {"content": "1.0"}, "finish_reason": "content_filter"}]}),
-    "cut JSON": (200, {}, json.dumps(completion("1.0")).encode()[:-9]), "a blank": "  ",
-    **{text: text for text in ("1", "1.00", "1.0.", "10", "0.5", "1.0 0.0", "Verdict: 1.0", "yes", "correct", "true",
-                               '{"verdict": 1.0}', "```1.0```")},
+    "filtered": (
+        200,
+        {},
+        {"choices": [{"message": {"content": "1.0"}, "finish_reason": "content_filter"}]},
+    ),
+    "cut JSON": (200, {}, json.dumps(completion("1.0")).encode()[:-9]),
+    "a blank": "  ",
+    **{
+        text: text
+        for text in (
+            "1",
+            "1.00",
+            "1.0.",
+            "10",
+            "0.5",
+            "1.0 0.0",
+            "Verdict: 1.0",
+            "yes",
+            "correct",
+            "true",
+            '{"verdict": 1.0}',
+            "```1.0```",
+        )
+    },
     "prose": "The candidate states the gold answer, so 1.0",
-}  # fmt: skip
+}
 
 
 def malformed_verdicts():
@@ -161,7 +185,9 @@ def true_aliases():
         with scripted_server(truthful, max_disputed=1.0) as (_, folder, settings):
             found, judge = judged(settings, folder, list(zip(*cases, strict=True)))
         kept = sum(v == 1.0 for v in found)
-        told = f"{judge.counts['disputed']} disputed, {judge.counts['fooled']} fooled, {judge.counts['prechecked']} early"
+        counts = judge.counts
+        told = f"{counts['disputed']} disputed, {counts['fooled']} fooled"
+        told += f", {counts['prechecked']} early"
         rows[f"true aliases of {name}, left out"] = row(
             len(found), kept, len(found) - kept, note=told, ok=kept >= 0.98 * len(found)
         )

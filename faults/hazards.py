@@ -1,4 +1,4 @@
-"""Faults of training and tokenizers, on a tiny model: numbers that are not finite, traps, pickles."""
+"""Faults of training and tokenizers, on a tiny model: NaN and infinity, traps, pickles."""
 
 import contextlib
 import copy
@@ -81,7 +81,7 @@ def tiny():
 
 
 def trained(folder: Path, policy=None, steps: int = 3, judge=None):
-    """The model after a tiny GRPO training into `folder`; `judge` takes the place of the profile's."""
+    """The model after a tiny GRPO training into `folder`; `judge` replaces the profile's."""
     profile, policy = load_profile("laptop"), policy or tiny()
     settings = dict(
         questions_per_step=2,

@@ -78,8 +78,8 @@ def hangs():
 
 
 def refusals():
-    """Wrong key, spent quota, a refused request, a model that is not scripted_server, no server, a spent
-    budget: one line each.
+    """Wrong key, spent quota, a refused request, a model that is not scripted_server, no server, a
+    spent budget: one line each.
 
     Detected: the run stops with a line that says why, at the first refused call; what was answered
     before is kept.
@@ -154,7 +154,7 @@ def cases_file(path: Path, n: int) -> Path:
 
 
 def grade_command(folder: Path, url: str, before: str = "", output: str = "out.csv"):
-    """The judging command on cases.csv as a process; `before` is shell that comes first (limits)."""
+    """The judging command on cases.csv as a process; `before` is shell that comes first."""
     line = [
         sys.executable,
         "-m",
@@ -212,7 +212,8 @@ def kills(times: int = 20, n: int = 600):
         grade_command(folder, server.url, output="whole.csv").communicate()
         same = broken == (folder / "whole.csv").read_bytes()
         right = pd.read_csv(folder / "whole.csv")["correct"].sum() == n // 2
-    note = f"{n} predictions, {asked} calls, {again} sent again; table {'byte-identical' if same else 'DIFFERS'}"
+    whole = "byte-identical" if same else "DIFFERS"
+    note = f"{n} predictions, {asked} calls, {again} sent again; table {whole}"
     ok = killed == times and lost <= 0 and same and right and not wrong
     return row(times, killed, lost=max(lost, 0), ok=ok, note=note)
 
@@ -308,7 +309,9 @@ def full_disk():
         cases_file(folder / "cases.csv", 10)
         closed = folder / "closed"
         closed.mkdir(mode=0o555)
-        code = "import os; from lib.judge.__main__ import main; os.geteuid() or os.seteuid(65534); main()"  # root may write
+        # root may write
+        code = "import os; from lib.judge.__main__ import main; "
+        code += "os.geteuid() or os.seteuid(65534); main()"
         line = [
             sys.executable,
             "-c",

@@ -105,7 +105,7 @@ def hits(folder: Path):
 
 
 def million(folder: Path):
-    """Seconds and memory of opening a file of a million cached verdicts, in a process of its own."""
+    """Seconds and memory of opening a file of a million verdicts, in a process of its own."""
     path = folder / "million.jsonl"
     with open(path, "wb") as file:
         for i in range(1_000_000):

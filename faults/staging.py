@@ -1,4 +1,4 @@
-"""What faults share: the row of the table, a scripted server with its surroundings, plain judges."""
+"""What faults share: a row of the table, a scripted server with its surroundings, judges."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is measured and how sure it is: accuracy, pass@k, votes, gains, their intervals and tests."""
+"""What is measured and how sure it is: accuracy, pass@k, votes, gains, intervals and tests."""
 
 import numpy as np
 import pandas as pd

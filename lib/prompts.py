@@ -1,4 +1,4 @@
-"""The exact texts: the direct prompt, the chain-of-thought prompt, and how they become token ids."""
+"""The exact prompts, and how they become token ids."""
 
 import re
 

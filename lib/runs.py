@@ -72,7 +72,8 @@ class Stage:
         free = shutil.disk_usage(self.folder).free / 2**30
         if free < needs_gb:
             raise OSError(
-                f"{self.folder}: {free:.1f} GB free, this stage needs {needs_gb} GB; free some space"
+                f"{self.folder}: {free:.1f} GB free, this stage needs {needs_gb} GB; free some "
+                "space"
             )
         path = self.folder / "settings.json"
         if path.exists():
@@ -81,7 +82,8 @@ class Stage:
                 if old.get(key) != self.settings.get(key):
                     raise SettingsDiffer(
                         f"{path}: `{key}` is {old.get(key)!r}, now {self.settings.get(key)!r}; "
-                        f"use another seed or OUTPUTS folder, or remove {self.folder} to start again"
+                        f"use another seed or OUTPUTS folder, or remove {self.folder} to start "
+                        "again"
                     )
         else:
             write_text(path, json.dumps(self.settings, indent=1, sort_keys=True) + "\n")

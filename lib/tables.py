@@ -10,7 +10,7 @@ from lib.text import unique
 
 
 class TableError(ValueError):
-    """Questions that cannot be used: the message names the file, the column or row, and what to do."""
+    """A table that cannot be used: the message names file, column or row, and what to do."""
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Shared test settings: no hub, no telemetry, no window for figures, one folder for outputs a test."""
+"""Shared test settings: no hub, no telemetry, no windows, one outputs folder per test."""
 
 import os
 

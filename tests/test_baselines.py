@@ -37,12 +37,20 @@ QUESTIONS = pd.DataFrame({
 })  # fmt: skip
 # question, text, correct, finish
 DRAWN = [
-    ("q1", "Italy", True, "stop"), ("q1", " Italy\n", True, "stop"), ("q1", "in Italy", True, "stop"),
-    ("q1", "Italy is the", True, "length"), ("q1", "Spain", False, "stop"), ("q1", "France", False, "stop"),
-    ("q2", "Peru", True, "stop"), ("q2", "Chile", pd.NA, "stop"), ("q2", "", False, "stop"),
-    ("q3", "Austria", False, "stop"), ("q3", "Germany", False, "stop"),
-    ("t1", "Italy", True, "stop"), ("t1", "Spain", False, "stop"),
-]  # fmt: skip
+    ("q1", "Italy", True, "stop"),
+    ("q1", " Italy\n", True, "stop"),
+    ("q1", "in Italy", True, "stop"),
+    ("q1", "Italy is the", True, "length"),
+    ("q1", "Spain", False, "stop"),
+    ("q1", "France", False, "stop"),
+    ("q2", "Peru", True, "stop"),
+    ("q2", "Chile", pd.NA, "stop"),
+    ("q2", "", False, "stop"),
+    ("q3", "Austria", False, "stop"),
+    ("q3", "Germany", False, "stop"),
+    ("t1", "Italy", True, "stop"),
+    ("t1", "Spain", False, "stop"),
+]
 SAMPLES = pd.DataFrame(
     [{"question_id": q, "policy": "base", "text": text, "finish": end} for q, text, _, end in DRAWN]
 )

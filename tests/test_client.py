@@ -340,9 +340,15 @@ def test_tokens_are_counted_where_the_server_tells_and_limited():
 
 @pytest.mark.parametrize(
     ("models", "model", "refused"),
-    [(["other"], "m", True), (["m"], "m", False), (["m:latest"], "m", False), ([], "m", False), (None, "m", False),
-     ([f"m{i}" for i in range(50)], "m", False)],
-)  # fmt: skip
+    [
+        (["other"], "m", True),
+        (["m"], "m", False),
+        (["m:latest"], "m", False),
+        ([], "m", False),
+        (None, "m", False),
+        ([f"m{i}" for i in range(50)], "m", False),
+    ],
+)
 def test_a_model_that_is_not_served_is_named_before_any_call(models, model, refused):
     with scripted_server(lambda body, attempt: "1.0", models=models) as (server, folder, settings):
         client = Client(settings, cache=folder / "a")

@@ -238,9 +238,19 @@ def test_one_answer_does_not_pair_a_whole_country():
 
 @pytest.mark.parametrize(
     "reply",
-    ["", None, "yes", '{"is_contained": "true", "reasoning": ""}', '{"is_contained": true}', "[true]", "1.0",
-     'Sure: {"is_contained": true, "reasoning": "x"}', '{"is_contained": 1, "reasoning": "x"}', TimeoutError("late")],
-)  # fmt: skip
+    [
+        "",
+        None,
+        "yes",
+        '{"is_contained": "true", "reasoning": ""}',
+        '{"is_contained": true}',
+        "[true]",
+        "1.0",
+        'Sure: {"is_contained": true, "reasoning": "x"}',
+        '{"is_contained": 1, "reasoning": "x"}',
+        TimeoutError("late"),
+    ],
+)
 def test_anything_but_the_object_is_a_failed_verdict(reply):
     assert read_verdict(reply) is None
 

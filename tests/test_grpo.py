@@ -27,11 +27,27 @@ from lib.training.watch import Watch
 from tests.tiny import WORDS, tiny_policy, word_tokenizer
 
 N = 4
-QUESTIONS = pd.DataFrame({
-    "question_id": [f"q{i}" for i in range(6)],
-    "question": ["where is Rome", "where is Lima", "where is Bern", "is Rome short", "is Lima a user", "where"],
-    "answers": [["Italy"], ["Peru"], ["Switzerland"], ["is Italy"], ["Peru", "Chile"], ["Spain"]],
-})  # fmt: skip
+QUESTIONS = pd.DataFrame(
+    {
+        "question_id": [f"q{i}" for i in range(6)],
+        "question": [
+            "where is Rome",
+            "where is Lima",
+            "where is Bern",
+            "is Rome short",
+            "is Lima a user",
+            "where",
+        ],
+        "answers": [
+            ["Italy"],
+            ["Peru"],
+            ["Switzerland"],
+            ["is Italy"],
+            ["Peru", "Chile"],
+            ["Spain"],
+        ],
+    }
+)
 
 
 @pytest.fixture(scope="module")

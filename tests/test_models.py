@@ -113,5 +113,6 @@ def test_the_small_model_s_prompt():
     except FileNotFoundError:
         pytest.skip("needs the small model: make weights")
     assert tokenizer.decode(render(tokenizer, direct("Where is Lima?"))) == (
-        f"<|im_start|>system\n{DIRECT}<|im_end|>\n<|im_start|>user\nWhere is Lima?<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>system\n{DIRECT}<|im_end|>\n<|im_start|>user\nWhere is "
+        "Lima?<|im_end|>\n<|im_start|>assistant\n"
     )

@@ -16,11 +16,27 @@ from lib.engine.sampling import greedy, sample, score
 from lib.prompts import direct, render
 from tests.tiny import CONFIGS, WORDS, tiny_model, tiny_policy, word_tokenizer
 
-QUESTIONS = pd.DataFrame({
-    "question_id": [f"q{i}" for i in range(6)],
-    "question": ["where is Rome", "where is Lima with a user", "Bern", "is Rome a short answer", "where", "Lima is"],
-    "answers": [["Rome"], ["Lima", "is Lima"], ["Bern"], ["only ."], ["the question"], ["Rome", "Bern", "Lima"]],
-})  # fmt: skip
+QUESTIONS = pd.DataFrame(
+    {
+        "question_id": [f"q{i}" for i in range(6)],
+        "question": [
+            "where is Rome",
+            "where is Lima with a user",
+            "Bern",
+            "is Rome a short answer",
+            "where",
+            "Lima is",
+        ],
+        "answers": [
+            ["Rome"],
+            ["Lima", "is Lima"],
+            ["Bern"],
+            ["only ."],
+            ["the question"],
+            ["Rome", "Bern", "Lima"],
+        ],
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +173,7 @@ def distribution(policy, prompt, length):
 
 
 def p_value(counts: dict, probabilities: dict, n: int) -> float:
-    """Chi-squared p of the counted answers; answers expected fewer than five times are one class."""
+    """Chi-squared p of the counted answers; those expected fewer than five times are one class."""
     common = [a for a, p in probabilities.items() if p * n >= 5]
     observed = [counts.get(a, 0) for a in common]
     expected = [probabilities[a] * n for a in common]

@@ -28,7 +28,7 @@ NAMES = [
 
 
 def make(*words, outputs, **options):
-    """Run make with this Python in a clean environment: no outer make's flags, no plotting backend."""
+    """Run make with this Python in a clean environment: no flags of an outer make."""
     clean = {
         k: v
         for k, v in os.environ.items()
@@ -96,7 +96,7 @@ def test_notebooks_show_their_figures_and_no_warnings(run):
     for stage in STAGES:
         cells = json.loads((run / f"{stage}.ipynb").read_text())["cells"]
         outputs = [out for cell in cells for out in cell.get("outputs", [])]
-        saved = sum("".join(cell["source"]).count("figures.save(") for cell in cells)
+        saved = sum("".join(cell["source"]).count("save(fig") for cell in cells)
         assert saved == sum("image/png" in out.get("data", {}) for out in outputs) > 0, stage
         assert [out["text"] for out in outputs if out.get("name") == "stderr"] == [], stage
 

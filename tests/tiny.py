@@ -17,7 +17,10 @@ TEMPLATE = (
     "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
     "{% if add_generation_prompt %}<s> assistant {% endif %}"
 )
-WORDS = "Answer the question with a short answer only . Do not explain system user assistant where is Rome Lima Bern"
+WORDS = (
+    "Answer the question with a short answer only . Do not explain system user assistant "
+    "where is Rome Lima Bern"
+)
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "olmo2": Olmo2Config}
 
 

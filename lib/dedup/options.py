@@ -1,4 +1,4 @@
-"""The options that the commands of dedup share: which judge decides, and how candidates are found."""
+"""The options that the commands of dedup share: the judge, and how candidates are found."""
 
 from types import SimpleNamespace
 
@@ -32,7 +32,7 @@ def add_options(parser) -> None:
 
 
 def read_options(args) -> SimpleNamespace:
-    """The settings that `dedup` reads, from the command line; raises ValueError naming the option."""
+    """The settings that `dedup` reads; raises ValueError naming the option."""
     if args.judge == "llm" and not args.model:
         raise ValueError("--judge llm needs --model, the name under which the server knows it")
     if args.neighbours < 1 or args.concurrency < 1:

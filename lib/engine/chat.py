@@ -88,7 +88,7 @@ class ChatServer:
             self.run([asked for asked in batch if asked is not None])
 
     def run(self, batch: list[Asked]) -> None:
-        """Greedy replies to a batch; an error goes to every request of it, and the server lives on."""
+        """Greedy replies to a batch; an error goes to every request of it, the server goes on."""
         try:
             longest = max(asked.tokens for asked in batch)
             for done in decode(

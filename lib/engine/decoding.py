@@ -1,9 +1,9 @@
 """Decoding: the distinct prefixes of all answers in flight run together, one token at a time.
 
-Samples of one question share prefixes. At each node of the question's trie every sample draws its own
-next token, samples that drew the same one go on together, and each distinct prefix is run once. Sample
-i of a question uses random numbers of its own, so it depends neither on the batch, nor on the order,
-nor on how many other samples are drawn.
+Samples of one question share prefixes. At each node of the question's trie every sample draws its
+own next token, samples that drew the same one go on together, and each distinct prefix is run once.
+Sample i of a question uses random numbers of its own, so it depends neither on the batch, nor on
+the order, nor on how many other samples are drawn.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,8 @@
-"""The cache of decoding: prefixes of one question are a family, and all families attend in one call.
+"""The cache of decoding: prefixes of one question are a family, and all families attend in one
+call.
 
-A family shares a slot of the cache. Each of its prefixes sees the columns of its ancestors; a column
-that no prefix sees any more is free again.
+A family shares a slot of the cache. Each of its prefixes sees the columns of its ancestors; a
+column that no prefix sees any more is free again.
 """
 
 import math
@@ -123,7 +124,7 @@ class KeyValueCache:
             )
 
     def place(self, family: Family, seen: np.ndarray, columns: list[int]) -> None:
-        """Give each prefix (row) the columns that it sees, and one of `columns` for its next token."""
+        """Give each prefix (row) the columns that it sees, and one for its next token."""
         self.reserve(0, max(columns) + 1)
         rows = self.sees[family.slot]
         rows[:] = False
@@ -254,7 +255,7 @@ def run_prompts(
 
 
 def run_step(policy: "Policy", cache: KeyValueCache, depths: list[int]) -> torch.Tensor:
-    """Run the next token of every prefix, at positions `depths`; hidden states (prefixes, hidden)."""
+    """Run the next token of every prefix, at `depths`; hidden states (prefixes, hidden)."""
     tokens = [token for family in cache.families for token in family.tokens]
     tokens, depths = (torch.tensor(x, device=policy.device) for x in (tokens, depths))
     return packed_hidden(policy.model.base_model, tokens, depths, StepAttention(cache))

@@ -42,7 +42,8 @@ class Policy:
     def completions(
         self, prompts: list[list[int]], keys: list[str], n: int | None, **options
     ) -> Iterator[dict]:
-        """Completions of each prompt as it finishes, see `decode`: n samples, or one greedy (n None).
+        """Completions of each prompt as it finishes, see `decode`: n samples, or one greedy (n
+        None).
 
         keys: a name for each prompt; with `seed` it makes the prompt's own random numbers. options:
         seed, first (samples to skip), max_new_tokens and rows.
@@ -119,7 +120,8 @@ def locate(source: str) -> tuple[str, str | None]:
     name, _, revision = source.partition("@")
     if name.count("/") != 1 or not revision:
         raise ValueError(
-            f"model {source!r}: give `wheel`, `owner/name@revision`, or a folder that begins with / or ."
+            f"model {source!r}: give `wheel`, `owner/name@revision`, or a folder that begins "
+            "with / or ."
         )
     return name, revision
 

@@ -33,9 +33,9 @@ def sample(
     """n independent samples of each question at temperature 1, as a sample frame.
 
     policy: lib.engine.models.Policy or lib.engine.vllm.Served; questions: a question frame, whose
-    order is kept; n None: one greedy answer. With `path` (a parquet file) answers are appended beside
-    it as they come, a call that was interrupted goes on, and a finished one is loaded. `first` skips
-    that many samples.
+    order is kept; n None: one greedy answer. With `path` (a parquet file) answers are appended
+    beside it as they come, a call that was interrupted goes on, and a finished one is loaded.
+    `first` skips that many samples.
     """
     if path is not None and Path(path).exists():
         return pd.read_parquet(path)
@@ -57,7 +57,7 @@ def sample(
             first=first,
         )
         for done in answers:
-            log.add(_record(ids[missing[done["index"]]], done, policy.tokenizer))
+            log.add(_answer_record(ids[missing[done["index"]]], done, policy.tokenizer))
             progress.step()
 
         frame = _sample_frame([log.records[question_id] for question_id in ids], name, first)
@@ -71,7 +71,7 @@ def greedy(policy, questions, *, max_new_tokens, rows=256, prompt=direct, path=N
     return sample(policy, questions, None, seed=0, **options)
 
 
-def _record(question_id: str, done: dict, tokenizer) -> dict:
+def _answer_record(question_id: str, done: dict, tokenizer) -> dict:
     """What is kept of a question's completions, as one line of JSON."""
     texts = tokenizer.batch_decode(done["ids"], skip_special_tokens=True)
     return {

@@ -165,7 +165,8 @@ def use_layouts(model) -> None:
             f"model type {config.model_type!r} is not among those checked: {', '.join(EXACT_FOR)}"
         )
     elif sliding or kinds != {"full_attention"}:
-        reason = f"it has layers other than full attention ({', '.join(sorted(kinds))}, sliding window {sliding})"
+        others = ", ".join(sorted(kinds))
+        reason = f"it has layers other than full attention ({others}, sliding window {sliding})"
     else:
         model.set_attn_implementation(ATTENTION)
         use_fast_products(model)
@@ -252,11 +253,10 @@ class Scores:
 def shared_scores(
     model, input_ids, attention_mask, labels, temperature=1.0, num_items_in_batch=None
 ) -> Scores:
-    """Log-probabilities of the labelled tokens, each shared prefix run once, LM head on their
-    positions only.
+    """Log-probabilities of the labelled tokens; each shared prefix runs once, the LM head on them only.
 
-    input_ids, attention_mask, labels (B, T), padding on either side; labels equal input_ids where scored and
-    -100 elsewhere. Position ids count each row's own tokens from 0.
+    input_ids, attention_mask, labels (B, T), padding on either side; labels equal input_ids where
+    scored, and are -100 elsewhere. Position ids count each row's own tokens from 0.
     """
     keep = attention_mask.bool()
     rows = [ids[m].tolist() for ids, m in zip(input_ids, keep, strict=True)]
@@ -308,7 +308,8 @@ def share_prefixes(model, temperature: float = 1.0):
         )
         if args or extra:
             raise TypeError(
-                f"the shared-prefix forward takes {', '.join(known)}; got also {extra or 'positional'}"
+                f"the shared-prefix forward takes {', '.join(known)}; got also "
+                f"{extra or 'positional'}"
             )
         ids = kwargs["input_ids"]
         mask = kwargs.get("attention_mask")

@@ -93,7 +93,8 @@ def told(path: Path):
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{path}: replies cannot be kept there ({error.strerror}); what was kept stays; make room "
+            f"{path}: replies cannot be kept there ({error.strerror}); what was kept stays; make "
+            "room "
             "or set OUTPUTS to another folder, then run again",
         ) from None
 

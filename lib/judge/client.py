@@ -32,7 +32,8 @@ RETRIED = {408, 409, 429}  # and 5xx: another try may help; every other 4xx stop
 QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
 DEAD = 8  # calls given up one after another with no reply between: the server is gone, not the call
 REACH = 5.0  # seconds in which a server must accept a connection
-FEW = 20  # a server that lists at most so many models serves no other; longer lists may leave names out
+# a server that lists at most so many models serves no other; longer lists may leave names out
+FEW = 20
 
 
 class CallsStopped(RuntimeError):
@@ -95,7 +96,8 @@ class Client:
         self.base_url = os.environ.get(f"{who}_BASE_URL") or settings.base_url or served(self.model)
         if not self.base_url and not self.key:
             raise CallsStopped(
-                f"no key for the judge {self.model}: set OPENAI_API_KEY, or OPENAI_BASE_URL (or `judge.base_url` in "
+                f"no key for the judge {self.model}: set OPENAI_API_KEY, or OPENAI_BASE_URL (or "
+                "`judge.base_url` in "
                 "the profile) to a server of your own"
             )
         try:
@@ -161,7 +163,8 @@ class Client:
         left = sum(name not in self.cache.replies for name in missing)
         if left and self._over():
             raise CallsStopped(
-                f"{self._over()}, {left} of {len(missing)} questions are open; what was answered is kept: raise the "
+                f"{self._over()}, {left} of {len(missing)} questions are open; what was answered "
+                "is kept: raise the "
                 "limit in the profile and run again"
             )
 
@@ -190,7 +193,8 @@ class Client:
             ) as error:
                 if attempt == 2 or not isinstance(error, httpx2.ConnectError):
                     raise CallsStopped(
-                        f"{self._where()} does not answer ({type(error).__name__}); start it or correct the address"
+                        f"{self._where()} does not answer ({type(error).__name__}); start it or "
+                        "correct the address"
                     ) from None
                 await asyncio.sleep(0.5)
             except httpx2.HTTPError:
@@ -235,7 +239,8 @@ class Client:
                     why = f"status {got.status_code}: {_safe(told)}"
                     if code in QUOTA or (got.status_code < 500 and got.status_code not in RETRIED):
                         raise CallsStopped(
-                            f"{self._where()} refused the call, {why}; {_advice(got.status_code, code)}"
+                            f"{self._where()} refused the call, {why}; "
+                            f"{_advice(got.status_code, code)}"
                         )
                     wait = max(wait, _retry_after(got.headers))
             except (httpx2.TransportError, TimeoutError) as error:
@@ -328,7 +333,10 @@ def _retry_after(headers) -> float:
 
 def _advice(status: int, code: str | None) -> str:
     if code in QUOTA:
-        return "the quota is spent: raise it or use another key, then run again (answered calls are cached)"
+        return (
+            "the quota is spent: raise it or use another key, then run again "
+            "(answered calls are cached)"
+        )
     return {
         401: "check OPENAI_API_KEY",
         403: "check what OPENAI_API_KEY may use",

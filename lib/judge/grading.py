@@ -104,7 +104,8 @@ def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> 
     # a resample in which all verdicts are one has no kappa; bootstrap leaves it out
     found["kappa_low"], found["kappa_high"] = bootstrap(counts, cohen_kappa, n_boot, seed)
     return found | {
-        "told": "judge and auditor agree on {agreement:.3f} [{low:.3f}, {high:.3f}] of {n} verdicts, kappa "
+        "told": "judge and auditor agree on {agreement:.3f} [{low:.3f}, {high:.3f}] of "
+        "{n} verdicts, kappa "
         "{kappa:.3f} [{kappa_low:.3f}, {kappa_high:.3f}]".format(**found)
     }
 

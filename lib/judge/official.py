@@ -17,10 +17,14 @@ QUOTES = "\u2018\u2019\u00b4\u0060"  # punctuation to TriviaQA, beside ASCII's
 GRADES = ("CORRECT", "INCORRECT", "NOT_ATTEMPTED")
 # SimpleQA's rules (arXiv 2411.04368; openai/simple-evals, MIT), in words of our own
 THREE_GRADES = (
-    "You grade an answer to a factual question against its gold answers. Reply with one word. CORRECT: the answer "
-    "holds everything that a gold answer says and contradicts none of it; case, spelling, word order, doubt and "
-    "further true detail do not matter. INCORRECT: some statement in it contradicts the gold answers, even if hedged. "
-    "NOT_ATTEMPTED: the gold answer is not given in full and nothing contradicts it, as when the answer says that it "
+    "You grade an answer to a factual question against its gold answers. Reply with one word. "
+    "CORRECT: the answer "
+    "holds everything that a gold answer says and contradicts none of it; case, spelling, word "
+    "order, doubt and "
+    "further true detail do not matter. INCORRECT: some statement in it contradicts the gold "
+    "answers, even if hedged. "
+    "NOT_ATTEMPTED: the gold answer is not given in full and nothing contradicts it, as when the "
+    "answer says that it "
     "does not know."
 )
 

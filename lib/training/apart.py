@@ -1,4 +1,4 @@
-"""Trainings as notebooks see them: processes of their own, that leave weights, a budget and a log."""
+"""Trainings as notebooks see them: processes that leave weights, a budget and a log."""
 
 import json
 import shlex

@@ -99,7 +99,8 @@ class Evaluation(Watch):
                 file.write(json.dumps(row) + "\n")
 
     def measure(self) -> dict:
-        """Greedy accuracy on the validation questions, and KL from the first policy (nats an answer).
+        """Greedy accuracy on the validation questions, and KL from the first policy (nats an
+        answer).
 
         KL is the mean log-ratio of one sampled answer to each of KL_QUESTIONS validation questions.
         """
@@ -121,7 +122,8 @@ class Evaluation(Watch):
         return measures | {"n": len(verdicts), "kl": kl}
 
     def answer(self) -> tuple[list[dict], list[dict], list[list[int]]]:
-        """(a greedy answer to each validation question, a sampled one to the first few, the prompts).
+        """(a greedy answer to each validation question, a sampled one to the first few, the
+        prompts).
 
         The samples of a question are drawn by its own random numbers, the same at every evaluation.
         """

@@ -1,8 +1,9 @@
-"""GRPO as the paper uses it: direct prompt, binary reward, TRL's trainer over the shared-prefix engine.
+"""GRPO as the paper uses it: direct prompt, binary reward, TRL's trainer over the shared-prefix
+engine.
 
-The recipe: sample n answers of each question from the policy; reward 1 for a correct one, else 0; an
-answer's advantage is its reward less its group's mean, over the group's standard deviation; raise the
-probability of answers by their advantage. What differs from TRL's GRPOTrainer, and where:
+The recipe: sample n answers of each question from the policy; reward 1 for a correct one, else 0;
+an answer's advantage is its reward less its group's mean, over the group's standard deviation;
+raise the probability of answers by their advantage. What differs from TRL's GRPOTrainer, and where:
 
 1) Rollouts come from lib.engine.decoding: a prompt runs once for its group, each prefix once.
 2) Rows of a group stay together in one micro-batch, where they share their prompt.
@@ -47,7 +48,8 @@ class SharedPrefixGRPO(GRPOTrainer):
     """TRL's GRPOTrainer with the engine under it; losses, advantages and logging are TRL's."""
 
     skip_zero_variance = False
-    difficulty_weight = 0.0  # F-GRPO's gamma (arXiv 2602.06717): advantages times (1 - the group's success) ** gamma
+    # F-GRPO's gamma (arXiv 2602.06717): advantages times (1 - the group's success) ** gamma
+    difficulty_weight = 0.0
     rollout_rows = 256
     _whole = _live = None
 
@@ -176,8 +178,10 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
     rows = grpo.questions_per_step * grpo.num_generations
     if rows % (grpo.micro_batch * processes):
         raise ValueError(
-            f"grpo: questions_per_step * num_generations = {rows} completions do not divide into micro_batch = "
-            f"{grpo.micro_batch} on each of {processes} processes; change one of them in the profile"
+            f"grpo: questions_per_step * num_generations = {rows} completions do not divide into "
+            "micro_batch = "
+            f"{grpo.micro_batch} on each of {processes} processes; change one of them in the "
+            "profile"
         )
     return GRPOConfig(
         output_dir=str(work),
@@ -213,7 +217,8 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
 
 
 class Correctness:
-    """TRL's reward function: 1.0 for a correct answer, 0.0 for a wrong one, None where the judge failed.
+    """TRL's reward function: 1.0 for a correct answer, 0.0 for a wrong one, None where the judge
+    failed.
 
     Each group's hits are appended to `rollouts`, with texts and rewards when `keep_texts`.
     """
@@ -249,8 +254,9 @@ def train_grpo(
 ) -> Path:
     """Train on the questions `train` for `steps` steps into `folder`; returns the folder.
 
-    reward: (questions, gold answers, predictions) -> 1.0, 0.0 or None each, in place of the profile's
-    judge, which then only evaluates; rollouts.jsonl then holds the texts and their rewards too.
+    reward: (questions, gold answers, predictions) -> 1.0, 0.0 or None each, in place of the
+    profile's judge, which then only evaluates; rollouts.jsonl then holds the texts and their
+    rewards too.
 
     The folder holds `last/` and, with validation questions, `best/` (weights and tokenizer),
     `step<k>/` for each k of `keep_steps`, log.jsonl (one row per step) and rollouts.jsonl (step,
@@ -329,7 +335,7 @@ def make_trainer(profile, policy: Policy, correct, data: list[dict], config: GRP
 
 
 def reference_policy(trainer, policy: Policy, first: Policy | None) -> Policy | None:
-    """The policy before training: TRL's reference where this process holds it whole, else `first`."""
+    """The policy before training: TRL's reference where it is whole here, else `first`."""
     reference = trainer.ref_model
     if reference is None or sharded(reference):
         return first
@@ -359,7 +365,7 @@ def publish(trainer, watch: Evaluation, questions: int) -> Path:
 
 
 def check_prompt(trainer, policy: Policy, row: dict) -> None:
-    """The trainer sees the prompt that evaluation renders, and knows the token that ends an answer."""
+    """Check that the trainer sees the prompt that evaluation renders, and an answer's end."""
     seen, ours = (
         trainer._tokenize_prompts([row["prompt"]])[0][0],
         render(policy.tokenizer, row["prompt"]),

@@ -1,4 +1,6 @@
-"""What every training is watched by: its clock, its log, its checkpoints, and gradients that are not finite."""
+"""What every training is watched by: its clock, its log, its checkpoints, and gradients that are
+not finite.
+"""
 
 import json
 import shutil
@@ -12,7 +14,7 @@ from lib.tables import write_text
 
 
 class Watch(TrainerCallback):
-    """Prints the log as plain lines, keeps the clock across restarts, stops before a broken update."""
+    """Prints the log as lines, keeps the clock across restarts, stops at a broken update."""
 
     def __init__(self, name: str, work: Path):
         self.name, self.file, self.began = name, work / "seconds.json", time.monotonic()
