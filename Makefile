@@ -128,7 +128,7 @@ faults: $(READY)  ## what may go wrong, done on purpose: a table in outputs/faul
 	HF_HUB_OFFLINE=1 $(PY) -m faults
 
 bench: $(READY) .venv-vllm/.ready  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
-	HF_HUB_OFFLINE=1 $(PY) -m bench.peers
+	HF_HUB_OFFLINE=1 $(PY) -m bench
 
 lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds options
 	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(LAB)

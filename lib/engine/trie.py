@@ -253,7 +253,7 @@ class Scores:
 def shared_scores(
     model, input_ids, attention_mask, labels, temperature=1.0, num_items_in_batch=None
 ) -> Scores:
-    """Log-probabilities of the labelled tokens; each shared prefix runs once, the LM head on them only.
+    """Log-probabilities of the labelled tokens, each shared prefix run once.
 
     input_ids, attention_mask, labels (B, T), padding on either side; labels equal input_ids where
     scored, and are -100 elsewhere. Position ids count each row's own tokens from 0.

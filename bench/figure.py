@@ -1,0 +1,57 @@
+"""The picture of the bench: ratios to the peers with their goals, and how time grows with size."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lib.figures.style import legend_above, panels, save, whiskers
+
+
+def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
+    """Ratios with their range and the goals, and how the cost of sampling grows, as 'engine' in
+    `folder`.
+    """
+    goals = {
+        "update": 5,
+        "step": 4,
+        "rollout": 3,
+        "samples_generate": 4,
+        "samples_vllm": 4,
+        "scoring": 5,
+    }
+    fig, axes = panels(2, height=2.7)
+    shown = rows[rows["name"].isin(goals)].assign(value=lambda f: f["ratio"]).reset_index(drop=True)
+    whiskers(axes[0], shown.index, shown, True, color="black", marker="o", label="peer as it ships")
+    same = shown.reindex(columns=["same_products"])["same_products"].astype(float)
+    axes[0].plot(
+        same,
+        shown.index,
+        "o",
+        color="black",
+        markerfacecolor="white",
+        label="with our linear layers",
+        zorder=3,
+    )
+    axes[0].plot(
+        [goals[name] for name in shown["name"]],
+        shown.index,
+        "|",
+        color="0.5",
+        markersize=12,
+        label="goal",
+    )
+    axes[0].set_yticks(shown.index, shown["name"].str.replace("_", " "))
+    axes[0].set_xlim(left=0)
+    axes[0].set_xlabel("times as fast as the peer")
+    legend_above(axes[0], 2)
+    grown = rows[rows["name"].str.startswith("growth_")]
+    for (name, part), marker in zip(grown.groupby("name", sort=False), "os^D", strict=False):
+        label = f"{name[7:]} up to {part['value'].max():.0f}"
+        axes[1].plot(
+            part["value"] / part["value"].max(), part["ours_s"], marker=marker, label=label
+        )
+    axes[1].set_xlabel("share of the largest size")
+    axes[1].set_ylabel("seconds")
+    if len(grown):
+        legend_above(axes[1], 2)
+    save(fig, rows.drop(columns="exactness"), folder, "engine")
