@@ -16,7 +16,11 @@ from faults.outages import cases_file, grade_command
 from faults.staging import KEY, honest, row, scripted_server
 from lib import metrics
 from lib.config import ROOT, load_profile
+from lib.dedup.candidates import PAIR, candidates
+from lib.dedup.contained import judge_rule
 from lib.questions import sources
+from lib.questions.atlas import WORDINGS, all_facts
+from lib.questions.splits import complete
 from lib.runs import manifest
 from tests.loopback import failure
 
@@ -96,74 +100,62 @@ def _read(kind: str, frame: pd.DataFrame, folder: Path) -> str | None:
 
 
 def planted_leaks():
-    """Leaks planted in a training set of atlas: paraphrases, other names, reversed relations;
-    recall of dedup.
-    """
-    from lib.dedup.candidates import candidates
-    from lib.dedup.contained import judge_rule
-    from lib.questions.atlas import WORDINGS, all_facts
-    from lib.questions.splits import complete
+    """Leaks planted among atlas' training questions, and how many of them dedup finds.
 
-    settings = load_profile("laptop").dedup
-    facts = all_facts(["city_country", "country_capital", "capital_country"], 300).sample(
-        frac=1, random_state=0
-    )
+    Three kinds: paraphrases, other names of the subject, reversed relations.
+    """
+    relations = ["city_country", "country_capital", "capital_country"]
+    facts = all_facts(relations, 300).sample(frac=1, random_state=0)
     capitals = facts[facts["relation"] == "country_capital"]
+    turned = facts[facts["relation"] == "capital_country"]
     cities = facts[facts["relation"] == "city_country"]
     named = cities[cities["other"].notna()].head(60)
 
-    def asked(rows, which, subject="spoken", tag=""):
-        text = [
-            WORDINGS[r][which].format(s)
-            for r, s in zip(rows["relation"], rows[subject], strict=True)
-        ]
-        ids = rows["question_id"] + tag
-        return rows.assign(
-            question=text,
-            question_id=ids,
-            subject=rows["subject"] if subject == "spoken" else rows[subject],
-        )
-
-    turned = facts[facts["relation"] == "capital_country"]
     sides = {
-        "paraphrase": (asked(cities.tail(60), 0), asked(cities.tail(60), 1, tag="-2")),
-        "other name": (asked(named, 0), asked(named, 0, "other", "-2")),
-        "reversed": (asked(capitals, 0), asked(turned, 0)),
+        "paraphrase": (_questions(cities.tail(60), 0), _questions(cities.tail(60), 1, tag="-2")),
+        "other name": (_questions(named, 0), _questions(named, 0, "other", "-2")),
+        "reversed": (_questions(capitals, 0), _questions(turned, 0)),
     }
-    rows, rest = {}, asked(cities.iloc[60:200], 0, tag="-rest")
-    for name, (test, leaks) in sides.items():
-        if name == "reversed":  # the pairs that know each other
-            known = {f: i for f, i in zip(test["fact"], test["question_id"], strict=True)}
-            pairs = {
-                (known[g], i)
-                for i, gives in zip(leaks["question_id"], leaks["gives"], strict=True)
-                for g in gives
-                if g in known
-            }
-        else:
-            pairs = set(zip(test["question_id"], leaks["question_id"], strict=True))
-        also = {
-            name for names in test["names"] for name in names
-        }  # Bao'an is another name of Shenzhen, and a place in it
-        clean = rest[~rest["fact"].isin(set(test["fact"])) & ~rest["subject"].isin(also)]
-        test, train = complete(test, "atlas"), complete(pd.concat([leaks, clean]), "atlas")
-        found = candidates(train, test, settings.neighbours, settings.similarity)
-        near = set(found[["test_id", "train_id"]].itertuples(index=False, name=None))
-        judged = judge_rule(found, pd.concat([test, train], ignore_index=True))
-        called = judged.loc[judged["is_contained"], ["test_id", "train_id"]]
-        called = set(called.itertuples(index=False, name=None))
-        wrong = sum(train_id.endswith("-rest") for _, train_id in called)
-        recalls = len(pairs & near) / len(pairs), len(pairs & called) / len(pairs)
-        told = "recall of the blocker {:.3f}, with the rule judge {:.3f}".format(*recalls)
-        rows[f"leak: {name}"] = row(
-            len(pairs),
-            len(pairs & called),
-            len(pairs - called),
-            wrong,
-            note=told,
-            ok=len(pairs & near) >= 0.99 * len(pairs) and not wrong,
-        )
-    return rows
+    rest = _questions(cities.iloc[60:200], 0, tag="-rest")
+    return {f"leak: {kind}": _found_leaks(kind, *pair, rest) for kind, pair in sides.items()}
+
+
+def _questions(rows, which: int, subject: str = "spoken", tag: str = "") -> pd.DataFrame:
+    """Facts asked in their first or second wording, about a subject under one of its names."""
+    pairs = zip(rows["relation"], rows[subject], strict=True)
+    text = [WORDINGS[relation][which].format(name) for relation, name in pairs]
+    shown = rows["subject"] if subject == "spoken" else rows[subject]
+    return rows.assign(question=text, question_id=rows["question_id"] + tag, subject=shown)
+
+
+def _true_pairs(kind: str, test: pd.DataFrame, leaks: pd.DataFrame) -> set[tuple[str, str]]:
+    """The planted (test_id, train_id) pairs; of reversed facts those that know each other."""
+    if kind != "reversed":
+        return set(zip(test["question_id"], leaks["question_id"], strict=True))
+    known = dict(zip(test["fact"], test["question_id"], strict=True))
+    given = zip(leaks["question_id"], leaks["gives"], strict=True)
+    return {(known[fact], i) for i, gives in given for fact in gives if fact in known}
+
+
+def _found_leaks(kind: str, test: pd.DataFrame, leaks: pd.DataFrame, rest: pd.DataFrame) -> dict:
+    """The row of one kind of leak: found, lost, and clean questions called contained."""
+    settings, pairs = load_profile("laptop").dedup, _true_pairs(kind, test, leaks)
+
+    # Bao'an is another name of Shenzhen, and a place in it: such a question is not clean
+    others = {name for names in test["names"] for name in names}
+    clean = rest[~rest["fact"].isin(set(test["fact"])) & ~rest["subject"].isin(others)]
+    test, train = complete(test, "atlas"), complete(pd.concat([leaks, clean]), "atlas")
+
+    met = candidates(train, test, settings.neighbours, settings.similarity)
+    near = set(met[PAIR].itertuples(index=False, name=None))
+    judged = judge_rule(met, pd.concat([test, train], ignore_index=True))
+    called = set(judged.loc[judged["is_contained"], PAIR].itertuples(index=False, name=None))
+
+    wrong = sum(train_id.endswith("-rest") for _, train_id in called)
+    recalls = len(pairs & near) / len(pairs), len(pairs & called) / len(pairs)
+    note = "recall of the blocker {:.3f}, with the rule judge {:.3f}".format(*recalls)
+    ok = len(pairs & near) >= 0.99 * len(pairs) and not wrong
+    return row(len(pairs), len(pairs & called), len(pairs - called), wrong, note=note, ok=ok)
 
 
 def secrets():
