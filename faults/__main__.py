@@ -30,8 +30,9 @@ FAULTS = {
 
 
 def table(names) -> list[dict]:
-    """A row a fault, printed as it comes: fault, n, detected, lost, false_positives, ok, note,
-    seconds.
+    """One row per fault, printed as it comes.
+
+    Columns fault, n, detected, lost, false_positives, ok, note, seconds.
     """
     rows = []
     for name in names:

@@ -104,7 +104,7 @@ def random_replies():
 
 
 def attacks():
-    """Attack answers by category on a judge that believes everything: a row a category, and the
+    """Attack answers by category on a judge that believes everything: one row per category, and the
     share refused early.
     """
     from lib.questions.atlas import atlas

@@ -46,7 +46,7 @@ def accuracy(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
     """Share of right answers: dict of value, low, high, n (questions graded) and failed (judge
     failures).
 
-    Failures (NA) are left out and counted. One answer a question: Wilson; several: the mean over
+    Failures (NA) are left out and counted. One answer per question: Wilson; several: the mean over
     questions of the question's share, bootstrapped over questions, because samples of one question
     are not independent.
     """
@@ -67,7 +67,7 @@ def accuracy(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
 
 
 def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Two grade frames with one answer a question, side by side: question_id, before, after (bool).
+    """Two grade frames, one answer per question, side by side: question_id, before, after (bool).
 
     Only questions graded in both are kept; repeated questions raise ValueError.
     """
@@ -76,7 +76,7 @@ def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         for f, n in ((before, "before"), (after, "after"))
     ]
     if any(side.index.has_duplicates for side in sides):
-        raise ValueError("pair: a question is graded more than once; keep one answer a question")
+        raise ValueError("pair: a question is graded more than once; keep one answer per question")
     both = pd.concat(sides, axis=1, join="inner").dropna()
     return both.astype(bool).reset_index()
 

@@ -44,7 +44,7 @@ FRANCE, USA = ["France", "French Republic"], ["United States", "USA", "US", "Ame
         ("Spain and France", FRANCE, False),
         ("Spain, Italy, France", FRANCE, False),
         ("It is not in France.", FRANCE, False),
-        ("It is not known. France.", FRANCE, True),
+        ("It is not known. France.", FRANCE, False),
         ("Trinidad and Tobago", ["Trinidad and Tobago"], True),
         ("Port of Spain is in Trinidad and Tobago.", ["Trinidad and Tobago"], True),
         ("Francepol", FRANCE, False),

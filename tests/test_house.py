@@ -11,7 +11,7 @@ from lib.config import ROOT
 # from the ground up: a room uses what stands before it, never what stands after it
 ROOMS = ["ground", "questions", "judge", "dedup", "engine", "training", "study", "figures"]
 OUTSIDE = ["faults", "bench"]
-LONGEST_FUNCTION, LONGEST_MODULE = 64, 400
+LONGEST_FUNCTION, LONGEST_MODULE = 64, 420
 
 
 def modules() -> dict[Path, ast.Module]:

@@ -7,8 +7,8 @@ import json
 import pandas as pd
 
 from lib.dedup.candidates import PAIR, portions
-from lib.questions.splits import normalise
-from lib.text import holds
+from lib.questions.atlas import WORDINGS
+from lib.text import holds, normalise, question_key
 
 # of the shorter question's content words: with the same answer and numbers, the same fact in other
 # words
@@ -72,6 +72,8 @@ GIVES = {
     ("airport_city", "airport_country"): "implied",
 }
 
+RELATIONS = set(WORDINGS)  # the relations that GIVES speaks of
+
 CONTAINED_RULES = (
     "You compare two trivia questions with their answers. Decide whether the training "
     "question contains the same fact as the test question, so that somebody who has memorised"
@@ -100,40 +102,62 @@ def judge_rule(pairs: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
 
 def _compare(test: dict, train: dict) -> str | None:
     """Why the training question gives the test question's answer away, or None."""
-    names = {normalise(a) for a in test["answers"]}, {normalise(a) for a in train["answers"]}
-    one, other = normalise(test["question"]), normalise(train["question"])
-    if one == other:
+    if question_key(test["question"]) == question_key(train["question"]):
         return "the same question"
-    if not all(
-        isinstance(row.get(column), str)
-        for row in (test, train)
-        for column in ("subject", "relation")
-    ):
-        words = _content(one), _content(other)
-        shared = words[0] & words[1]
-        if names[0] & names[1] and _numbers(words[0]) == _numbers(words[1]):
-            if words[0] == words[1]:  # "in" for "from" is a wording, "2016" for "2015" another fact
-                return "the same content words and answer"
-            if len(shared) >= SHARED * min(len(words[0]), len(words[1])):
-                return "the same answer and most content words"
-        crossed = any(holds(one, a) for a in names[1]) and any(holds(other, a) for a in names[0])
-        return "each question holds the other's answer" if crossed and shared else None
+    golds = _golds(test), _golds(train)
+    texts = normalise(test["question"]), normalise(train["question"])
+    if texts[0] == texts[1] and golds[0] & golds[1]:
+        return "the same question"
+
+    facts = [_is_fact(row) for row in (test, train)]
+    if all(facts) and test["relation"] == train["relation"]:
+        same = _meet(_subject_names(test), _subject_names(train)) and golds[0] & golds[1]
+        return "the same relation, subject and answer" if same else None
+    if all(facts) and {test["relation"], train["relation"]} <= RELATIONS:
+        return _compare_relations(test, train, golds)
+    return _compare_words(texts, golds)  # relations that no table knows say nothing
+
+
+def _golds(row: dict) -> set[str]:
+    return {normalise(answer) for answer in row["answers"]}
+
+
+def _is_fact(row: dict) -> bool:
+    """Whether subject and relation of a question are known."""
+    return all(isinstance(row.get(column), str) for column in ("subject", "relation"))
+
+
+def _compare_relations(test: dict, train: dict, golds: tuple[set, set]) -> str | None:
+    """Two facts of different relations of atlas, by the table of what gives what away."""
     subjects = _subject_names(test), _subject_names(train)
-    same_subject, same_answer = _meet(*subjects), bool(names[0] & names[1])
-    if test["relation"] == train["relation"]:
-        return "the same relation, subject and answer" if same_subject and same_answer else None
+    same_subject = _meet(*subjects)
     how = GIVES.get((train["relation"], test["relation"]))
-    if how == "reversed" and _meet(subjects[1], names[0]) and _meet(subjects[0], names[1]):
+
+    if how == "reversed" and _meet(subjects[1], golds[0]) and _meet(subjects[0], golds[1]):
         return "the same fact, asked the other way round"
-    if how == "same" and same_subject and same_answer:
+    if how == "same" and same_subject and golds[0] & golds[1]:
         return "the same subject and answer in another relation"
-    if (
-        how == "implied"
-        and same_subject
-        and (train["relation"] != "us_city_state" or "usa" in names[0])
-    ):
+    abroad = train["relation"] == "us_city_state" and "usa" not in golds[0]
+    if how == "implied" and same_subject and not abroad:
         return "the training answer implies the test answer"
     return None
+
+
+def _compare_words(texts: tuple[str, str], golds: tuple[set, set]) -> str | None:
+    """Two questions by their words: a rewording with the same answer, or each holds the other's
+    answer.
+    """
+    words = _content(texts[0]), _content(texts[1])
+    shared = words[0] & words[1]
+    if golds[0] & golds[1] and _numbers(words[0]) == _numbers(words[1]):
+        if words[0] == words[1]:  # "in" for "from" is a wording, "2016" for "2015" another fact
+            return "the same content words and answer"
+        if len(shared) >= SHARED * min(len(words[0]), len(words[1])):
+            return "the same answer and most content words"
+    crossed = any(holds(texts[0], a) for a in golds[1]) and any(
+        holds(texts[1], a) for a in golds[0]
+    )
+    return "each question holds the other's answer" if crossed and shared else None
 
 
 def _content(text: str) -> set[str]:

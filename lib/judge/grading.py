@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib.config import Judge
+from lib.judge.catalogue import Catalogue
 from lib.judge.model import (
     ModelJudge,
 )
@@ -34,7 +35,7 @@ def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd
     pairs = samples[["question_id", "text"]].drop_duplicates()
     asked, answers = (known.loc[pairs["question_id"], c].tolist() for c in ("question", "answers"))
     cases = asked, [list(a) for a in answers], pairs["text"].tolist()
-    judges = {"correct": make_reward(settings)}
+    judges = {"correct": make_reward(settings, questions)}
     if settings.kind == "llm" and settings.auditor:
         judges["audited"] = auditor(settings)
     for column, judge in judges.items():
@@ -50,16 +51,21 @@ def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd
 
 
 def make_reward(
-    settings: Judge,
+    settings: Judge, questions: pd.DataFrame | None = None
 ) -> Callable[[list[str], list[list[str]], list[str]], list[float | None]]:
-    """The binary reward: (questions, gold answers, predictions) -> 1.0, 0.0, or None where the
-    judge failed.
+    """The reward: (questions, gold answers, predictions) -> 1.0, 0.0, or None (judge failed).
+
+    questions: a question frame, whose relations say what else could have been the answer.
     """
     if settings.kind == "llm":
         return ModelJudge(settings)
-    return lambda questions, answers, predictions: [
-        float(judge_answer(p, a, settings.kind)) for p, a in zip(predictions, answers, strict=True)
-    ]
+    catalogue = Catalogue(questions) if questions is not None else lambda question: None
+
+    def reward(questions, answers, predictions):
+        cases = zip(questions, answers, predictions, strict=True)
+        return [float(judge_answer(p, a, settings.kind, q, catalogue(q))) for q, a, p in cases]
+
+    return reward
 
 
 def auditor(settings: Judge) -> ModelJudge:
@@ -132,7 +138,7 @@ def regrade(table: pd.DataFrame, settings: Judge, where="") -> pd.DataFrame:
         key: case for key, case in reversed(list(zip(keys, cases, strict=True)))
     }  # equal cases are judged once
     asked = [list(column) for column in zip(*once.values(), strict=True)]
-    notes, judge = [], make_reward(settings)
+    notes, judge = [], make_reward(settings, table)
     if settings.kind == "llm":
         verdicts = judge(*asked, notes)
         print(f"{len(rows)} predictions, {len(once)} distinct; {judge.told()}", flush=True)

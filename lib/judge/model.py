@@ -130,7 +130,7 @@ def confirmed(question: str, prediction: str, answers: list[str]) -> bool:
     """
     if any(normalise(prediction) == normalise(answer) for answer in answers):
         return True
-    if not judge_answer(prediction, answers, "alias") or any(
+    if not judge_answer(prediction, answers, "alias", question) or any(
         holds(question, answer) for answer in answers
     ):
         return False

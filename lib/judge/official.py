@@ -6,12 +6,10 @@ import json
 import re
 import string
 import unicodedata
-from collections import Counter
 
 import pandas as pd
 
 from lib.judge.rules import clean, judge_answer
-from lib.text import normalise
 
 QUOTES = "\u2018\u2019\u00b4\u0060"  # punctuation to TriviaQA, beside ASCII's
 GRADES = ("CORRECT", "INCORRECT", "NOT_ATTEMPTED")
@@ -75,24 +73,6 @@ def beside_official(cases: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(
         **{name: [exact_match(p, a, f) for p, a in rows] for name, f in NORMALS.items()}
     )
-
-
-def respelt(answers: list[list[str]], name: str) -> pd.DataFrame:
-    """Each gold answer as a prediction against the other gold answers of its question, in our form
-    and the official.
-
-    Frame of at (the question's place), prediction, ours and `name` (whether some other gold answer
-    is equal in that form). Answers that stand alone in both forms are left out: no normal form is
-    asked for a decision there.
-    """
-    normal, rows = NORMALS[name], []
-    for at, golds in enumerate(answers):
-        forms = [normalise(a) for a in golds], [normal(a) for a in golds]
-        ours, theirs = map(Counter, forms)
-        for answer, our, their in zip(golds, *forms, strict=True):
-            if ours[our] > 1 or theirs[their] > 1:
-                rows.append((at, answer, ours[our] > 1, theirs[their] > 1))
-    return pd.DataFrame(rows, columns=["at", "prediction", "ours", name])
 
 
 def three_grades(client, cases: pd.DataFrame) -> list[str | None]:

@@ -392,3 +392,19 @@ def _ask(facts: pd.DataFrame, count: int, rng) -> pd.DataFrame:
     )
     asked = pd.concat([once, twice], ignore_index=True).drop(columns=["spoken", "other"])
     return asked.assign(question=asked["question"].str[0].str.upper() + asked["question"].str[1:])
+
+
+def closed_answers(relation: str) -> list[list[str]] | None:
+    """Every answer that a relation can have, each with all its names; None where they are no closed
+    set.
+
+    Countries, US states and continents: an answer that names another one has not committed itself.
+    """
+    countries, _, continents, states = _places()
+    if relation.endswith("_country"):
+        return [country_names(code, sovereign=False) for code in countries]
+    if relation == "us_city_state":
+        return [[name] for name in states.values()]
+    if relation == "country_continent":
+        return [[name] for name in continents.values()]
+    return None

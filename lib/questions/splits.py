@@ -8,7 +8,7 @@ import pandas as pd
 from lib.config import BENCHMARKS, Profile
 from lib.questions.sources import read_benchmark, read_file
 from lib.tables import TableError
-from lib.text import normalise, unique
+from lib.text import normalise, question_key, unique
 
 QUESTION_COLUMNS = [
     "question_id",
@@ -70,7 +70,7 @@ def complete(questions: pd.DataFrame, dataset: str) -> pd.DataFrame:
             f"{dataset}: row {empty.index(True)}: `answers` is empty; give one or drop the row"
         )
     if "fact" not in questions:
-        questions["fact"] = questions["question"].map(normalise)
+        questions["fact"] = questions["question"].map(question_key)
         questions["gives"] = [[fact] for fact in questions["fact"]]
     if "names" not in questions:
         questions["names"] = [[] for _ in range(len(questions))]
@@ -78,13 +78,14 @@ def complete(questions: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def group(questions: pd.DataFrame) -> pd.DataFrame:
-    """One row for each normalised question text (within an official split), with the answers of all
-    united.
+    """One row per question (within an official split), with the answers of all its rows united.
+
+    Texts are one by `question_key`, which is stricter than the normal form of answers.
 
     The first row's other values stay, the popularity is the highest. A training question that is
     also an official test question is left out, whose answers stay as they are.
     """
-    key = questions["question"].map(normalise)
+    key = questions["question"].map(question_key)
     official = questions.get("official", pd.Series("", index=questions.index))
     if (official == "train").any():
         keep = (official == "train") & key.isin(key[official != "train"])
@@ -157,7 +158,7 @@ def check_splits(questions: pd.DataFrame) -> dict:
     """Counts by which the splits are judged: questions a split, normalised texts and ids in two
     splits (both 0).
     """
-    texts = questions.assign(text=questions["question"].map(normalise))
+    texts = questions.assign(text=questions["question"].map(question_key))
     return {
         "questions": {s: int((questions["split"] == s).sum()) for s in SPLITS},
         "texts_in_two_splits": int((texts.groupby("text")["split"].nunique() > 1).sum()),

@@ -89,12 +89,12 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def read_log(folder: Path) -> pd.DataFrame:
-    """The training log: one row a step (0 = before training); evaluation columns are null between
+    """The training log: one row per step (0 = before training); evaluation columns are null between
     evaluations.
     """
     return pd.DataFrame(read_lines(Path(folder) / "log.jsonl"))
 
 
 def read_rollouts(folder: Path) -> pd.DataFrame:
-    """One row a group: step, question_id, hits (correct rollouts), n."""
+    """One row per group: step, question_id, hits (correct rollouts), n."""
     return pd.DataFrame(read_lines(Path(folder) / "rollouts.jsonl"))

@@ -110,7 +110,7 @@ class Evaluation(Watch):
         questions = self.validation["question"].tolist()
         golds = [list(answers) for answers in self.validation["answers"]]
 
-        judged = make_reward(self.profile.judge)(questions, golds, texts)
+        judged = make_reward(self.profile.judge, self.validation)(questions, golds, texts)
         verdicts = [verdict for verdict in judged if verdict is not None]
         low, high = wilson(int(sum(verdicts)), len(verdicts))
 

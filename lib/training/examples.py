@@ -9,7 +9,7 @@ from lib.prompts import direct, render
 
 
 def sft_rows(questions: pd.DataFrame) -> pd.DataFrame:
-    """One row a training question: question_id, question, completion (its display answer)."""
+    """One row per training question: question_id, question, completion (its display answer)."""
     train = questions[questions["split"] == "train"]
     return pd.DataFrame(
         {

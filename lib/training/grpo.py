@@ -238,7 +238,8 @@ def train_grpo(
 
     policy, first = start(profile, policy)
     watch = Evaluation(folder, profile, validation, tuple(keep_steps))
-    judge, group = reward or make_reward(profile.judge), profile.grpo.num_generations
+    judge = reward or make_reward(profile.judge, train)
+    group = profile.grpo.num_generations
     correct = Correctness(judge, watch.rollouts, group, keep_texts=reward is not None)
     data = training_rows(train, steps, profile.grpo.questions_per_step, seed)
 

@@ -1,0 +1,130 @@
+"""Stated, not contained: answers that commit to one candidate, and others that do not."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.config import ROOT
+from lib.judge.catalogue import Catalogue
+from lib.judge.rivals import Candidates
+from lib.judge.rules import explain
+
+CASES = Path(os.environ.get("JUDGE_CASES", ROOT.parent / "shared" / "cases"))
+ASKED = "Who painted the harbour at dawn?"
+MONET = ["Claude Monet", "Monet"]
+RIGHT = [
+    "Claude Monet",
+    "It was painted by Claude Monet.",
+    "**Claude Monet**",
+    "Answer: Claude Monet",
+    "\\boxed{Claude Monet}",
+    "C. Monet",
+    "Monet, Claude",
+    "Claude Monet, not Edouard Manet",
+    "Not Edouard Manet but Claude Monet.",
+    "Claude Monet\n\nI hope that helps.",
+    "I think it was Claude Monet.",
+    "Claude Monet (1840-1926)",
+    "I'm not sure, but Claude Monet.",
+    "```\nClaude Monet\n```",
+]
+WRONG = [
+    "not Claude Monet",
+    "Claude Monet? No, Edouard Manet.",
+    "Claude Monet. Actually, Edouard Manet.",
+    "Edouard Manet or Claude Monet",
+    "manet, monet, degas",
+    "Edouard Manet, a friend of Claude Monet",
+    "Claude Monet Junior",
+    "It certainly wasn't Claude Monet.",
+    "Perhaps Claude Monet",
+    "Claude Monet is wrong.",
+    "Claude Monet; Edgar Degas",
+    "Is it Claude Monet?",
+    "the opposite of Claude Monet",
+    "Claude Monet y Manet",
+    "First guess Claude Monet, final Edouard Manet",
+    "Claude Monet - Edouard Manet",
+    "the pupil of Claude Monet",
+]
+
+
+@pytest.mark.parametrize("text", RIGHT)
+def test_a_committed_answer_is_right(text):
+    assert explain(text, MONET, "alias", ASKED)[0]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_an_answer_that_commits_to_nothing_or_another_is_wrong(text):
+    assert not explain(text, MONET, "alias", ASKED)[0]
+
+
+COUNTRIES = Candidates(
+    [["Mali"], ["Chad"], ["Niger"], ["Korea", "South Korea"], ["Korea", "North Korea"]]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("Mali", True),
+        ("The town lies in the old part of Mali, by the river.", True),
+        ("Mali, not Chad", True),
+        ("mali chad", False),
+        ("Mali; Niger", False),
+        ("MALI/CHAD", False),
+        ("It is in Chad, near Mali.", False),
+    ],
+)
+def test_known_candidates_beside_gold_are_second_answers(text, right):
+    assert (
+        explain(text, ["Mali"], "alias", "In which country is the town of Gao?", COUNTRIES)[0]
+        is right
+    )
+
+
+def test_a_name_of_two_candidates_is_no_answer():
+    gold, asked = ["Korea", "South Korea"], "In which country is the city of Mokpo?"
+    assert not explain("Korea", gold, "alias", asked, COUNTRIES)[0]
+    assert explain("South Korea", gold, "alias", asked, COUNTRIES)[0]
+
+
+def test_the_subject_of_the_question_is_no_second_answer():
+    asked = "Which city is the capital of Chad?"
+    assert explain("The capital of Chad is Mali.", ["Mali"], "alias", asked, COUNTRIES)[0]
+
+
+def test_a_data_set_gives_its_own_candidates_where_they_come_again():
+    rows = [(f"What colour is thing {i}?", [name]) for i, name in enumerate(["red", "blue"] * 4)]
+    frame = pd.DataFrame(rows, columns=["question", "answers"]).assign(relation="colour")
+    catalogue = Catalogue(frame)
+    assert catalogue(rows[0][0]).owner.keys() == {"blue"} | {"red"}
+    assert catalogue("What is it?") is None
+    assert Catalogue(frame.head(2))(rows[0][0]) is None
+
+
+@given(st.lists(st.sampled_from(["Mali", "Chad", "Niger"]), min_size=2, max_size=5, unique=True),
+       st.sampled_from([", ", " / ", "; ", " or ", "\n", " | ", " and ", " - "]))  # fmt: skip
+def test_no_list_is_an_answer(names, separator):
+    text = separator.join(names)
+    assert not explain(text, [names[0]], "alias", "Where is it?", COUNTRIES)[0]
+
+
+def graded(name: str) -> pd.DataFrame:
+    rows = [json.loads(line) for line in (CASES / name).read_text().splitlines()]
+    frame = pd.DataFrame(rows)
+    parts = zip(frame["prediction"], frame["answers"], frame["question"], strict=True)
+    return frame.assign(called=[explain(p, a, "alias", q)[0] for p, a, q in parts])
+
+
+@pytest.mark.skipif(not (CASES / "wrong_answers.jsonl").is_file(), reason="needs JUDGE_CASES")
+def test_few_wrong_answers_are_accepted_and_few_right_ones_refused():
+    wrong, right = graded("wrong_answers.jsonl"), graded("true_answers.jsonl")
+    print(wrong.groupby("category")["called"].agg(["sum", "size"]).to_string())
+    assert wrong["called"].mean() <= 0.08
+    assert (~right["called"]).mean() <= 0.10
