@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from trl import GRPOTrainer
 
 from lib.engine.models import locate
-from lib.training import grpo
+from lib.training.trainer import SharedPrefixGRPO
 
 
 class Given:
@@ -22,7 +22,7 @@ class Given:
         return self.completions, None
 
 
-class OursGiven(Given, grpo.SharedPrefixGRPO):
+class OursGiven(Given, SharedPrefixGRPO):
     pass
 
 

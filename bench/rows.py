@@ -29,6 +29,7 @@ from lib.prompts import direct, render
 from lib.questions.splits import load_questions
 from lib.tables import write_text
 from lib.training import grpo
+from lib.training.trainer import SharedPrefixGRPO
 
 GROUPS, N = 16, 5  # of a training step
 LENGTH = 16
@@ -281,7 +282,7 @@ class Bench:
         trainer.remove_callback(PrinterCallback)
         if completions:
             trainer.completions = completions
-        if isinstance(trainer, grpo.SharedPrefixGRPO):
+        if isinstance(trainer, SharedPrefixGRPO):
             trainer.skip_zero_variance = skip
             for one in filter(None, (trainer.model, trainer.ref_model)):
                 share_prefixes(one)
@@ -318,7 +319,7 @@ class Bench:
             "step",
             setting,
             "stock TRL GRPOTrainer",
-            partial(self.trainer, grpo.SharedPrefixGRPO, **same),
+            partial(self.trainer, SharedPrefixGRPO, **same),
             lambda model: self.trainer(GRPOTrainer, model=model, **same),
         )
 

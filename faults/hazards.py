@@ -23,6 +23,7 @@ from lib.engine.sampling import answer_logprobs
 from lib.prompts import DIRECT, direct, render
 from lib.training import grpo
 from lib.training.evaluation import Evaluation
+from lib.training.trainer import SharedPrefixGRPO
 
 TINY_WORDS = (
     f"{DIRECT} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(
@@ -119,13 +120,13 @@ def poisoned_training():
         return lambda questions, answers, texts: [value, *base[1:]]
 
     def poison(value):
-        real = grpo.SharedPrefixGRPO._get_per_token_logps_and_entropies
+        real = SharedPrefixGRPO._get_per_token_logps_and_entropies
 
         def scored(self, *args, **kwargs):
             logps, *rest = real(self, *args, **kwargs)
             return (logps * value, *rest)
 
-        return patch.object(grpo.SharedPrefixGRPO, "_get_per_token_logps_and_entropies", scored)
+        return patch.object(SharedPrefixGRPO, "_get_per_token_logps_and_entropies", scored)
 
     rows = {}
     for name in (

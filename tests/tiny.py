@@ -1,5 +1,6 @@
-"""Tiny models and a tokenizer of whole words, made on the spot."""
+"""Tiny models, a tokenizer of whole words and questions for it, made on the spot."""
 
+import pandas as pd
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -11,23 +12,30 @@ from transformers import (
     Qwen3Config,
 )
 
-from lib.engine.models import make_policy
+from lib.config import Profile
+from lib.engine.models import Policy, make_policy
 
 TEMPLATE = (
     "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
     "{% if add_generation_prompt %}<s> assistant {% endif %}"
 )
 WORDS = (
-    "Answer the question with a short answer only . Do not explain system user assistant "
-    "where is Rome Lima Bern"
+    "Answer the question with a short answer only . Do not explain "
+    "system user assistant where is Rome Lima Bern"
 )
+ANSWERS = "Italy Peru Switzerland Chile Spain"
+QUESTIONS = pd.DataFrame({
+    "question_id": ["q0", "q1", "q2", "q3", "q4", "q5"],
+    "question": ["where is Rome", "where is Lima", "where is Bern",
+                 "is Rome short", "is Lima a user", "where"],
+    "answers": [["Italy"], ["Peru"], ["Switzerland"], ["is Italy"], ["Peru", "Chile"], ["Spain"]],
+})  # fmt: skip
+GROUP = 4  # answers of a question in a tiny GRPO training
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "olmo2": Olmo2Config}
 
 
 def word_tokenizer(words: str) -> PreTrainedTokenizerFast:
-    """Whole words, a chat template that adds nothing after a turn, and a padding token that is the
-    end token.
-    """
+    """Whole words; the chat template adds nothing after a turn, padding is the end token."""
     known = ["[UNK]", "<s>", "</s>", *dict.fromkeys([*WORDS.split(), *words.split()])]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -69,6 +77,26 @@ def tiny_model(
     return model
 
 
-def tiny_policy(tokenizer, **settings):
+def tiny_policy(tokenizer, **settings) -> Policy:
     """A random Policy over the tokenizer's words."""
     return make_policy(tiny_model(vocabulary=len(tokenizer), **settings), tokenizer)
+
+
+def with_grpo(profile: Profile, **settings) -> Profile:
+    """The profile with other settings of its section `grpo`."""
+    return profile.model_copy(update={"grpo": profile.grpo.model_copy(update=settings)})
+
+
+def tiny_profile(profile: Profile, **settings) -> Profile:
+    """The profile at the size of a tiny policy, with other settings of its section `grpo`."""
+    sizes = dict(
+        questions_per_step=4,
+        num_generations=GROUP,
+        micro_batch=8,
+        learning_rate=0.01,
+        steps=4,
+        evaluate_every=2,
+        save_every=2,
+    )
+    sampling = profile.sampling.model_copy(update={"max_new_tokens": 3})
+    return with_grpo(profile.model_copy(update={"sampling": sampling}), **sizes | settings)

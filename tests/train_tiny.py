@@ -1,8 +1,7 @@
-"""Train a tiny policy for three steps: run by test_processes under accelerate, as one process and
-as several.
+"""Train a tiny policy for three steps: test_processes runs this as one process and as several.
 
-Arguments: folder, and settings of the grpo section as JSON. The file `processes` tells how many
-there were.
+Arguments: folder, and settings of the section `grpo` as JSON. The file `processes` says how many
+processes there were.
 """
 
 import json
@@ -12,16 +11,15 @@ from pathlib import Path
 from accelerate import PartialState
 
 from lib.config import load_profile
-from lib.training import grpo
-from tests import test_grpo
+from lib.training.grpo import train_grpo
+from tests.tiny import ANSWERS, QUESTIONS, tiny_policy, tiny_profile, word_tokenizer
 
 
 def main() -> None:
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
-    tokenizer = test_grpo.word_tokenizer("Italy Peru Switzerland Chile Spain " + test_grpo.WORDS)
-    policy = test_grpo.tiny_policy(tokenizer, spread=0.2)
-    profile = test_grpo.small(load_profile("laptop"), **settings)
-    grpo.train_grpo(profile, test_grpo.QUESTIONS, test_grpo.QUESTIONS, folder, 0, 3, (2,), policy)
+    policy = tiny_policy(word_tokenizer(ANSWERS), spread=0.2)
+    profile = tiny_profile(load_profile("laptop"), **settings)
+    train_grpo(profile, QUESTIONS, QUESTIONS, folder, 0, 3, (2,), policy)
     (folder / "processes").write_text(str(PartialState().num_processes))
     PartialState().destroy_process_group()
 

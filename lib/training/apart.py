@@ -1,4 +1,4 @@
-"""Trainings as notebooks see them: processes that leave weights, a budget and a log."""
+"""Trainings as notebooks see them: steps to plan, processes to start, logs to read."""
 
 import json
 import shlex
@@ -14,30 +14,27 @@ from lib.config import PROFILES, Profile
 METHODS = ("sft", "rft", "dpo")
 
 
-def schedule(question_ids: list[str], steps: int, per_step: int, seed: int) -> list[str]:
-    """The question of every group, in training order: passes over the questions, each shuffled
-    anew.
+def training_steps(profile: Profile, questions: int) -> int:
+    """The number of GRPO steps: as given, or `epochs` passes over the questions in whole steps."""
+    grpo = profile.grpo
+    return grpo.steps or max(1, int(grpo.epochs * questions / grpo.questions_per_step))
 
-    Length steps * per_step; a set smaller than a step comes up more than once in it.
+
+def schedule(question_ids: list[str], steps: int, per_step: int, seed: int) -> list[str]:
+    """The question of every group in training order; each pass over the questions is shuffled anew.
+
+    Length steps * per_step. A set smaller than a step comes up more than once in it.
     """
     rng = np.random.default_rng(seed)
-    passes = -(-steps * per_step // len(question_ids))
+    passes = -(-steps * per_step // len(question_ids))  # rounded up
     order = [question_ids[i] for _ in range(passes) for i in rng.permutation(len(question_ids))]
     return order[: steps * per_step]
 
 
 def advantages(rewards: list[float]) -> list[float]:
-    """A group's advantages: reward less the mean, over the standard deviation (n - 1) plus 1e-4, as
-    in TRL.
-    """
+    """A group's advantages: reward less mean, over standard deviation (n - 1) + 1e-4, as in TRL."""
     rewards = np.array(rewards)
     return ((rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)).tolist()
-
-
-def training_steps(profile: Profile, questions: int) -> int:
-    """The number of GRPO steps: as given, or `epochs` passes over the questions in whole steps."""
-    grpo = profile.grpo
-    return grpo.steps or max(1, int(grpo.epochs * questions / grpo.questions_per_step))
 
 
 def finished(folder: Path | str) -> bool:
@@ -46,52 +43,50 @@ def finished(folder: Path | str) -> bool:
 
 
 def train_apart(module, folders, run, model=None, dataset=None, seed=0, launch=None) -> list[dict]:
-    """The budget of each training in `folders` (name: folder), run in a process that gives its
-    memory back.
+    """Train in processes that give their memory back; the budget of each of `folders`.
 
-    module: `lib.training.baselines`, whose names are METHODS, or `lib.training.grpo`, whose names
-    are subsets of lib.study.attribution, or `full` for all questions. One process trains all names,
-    or one each under `launch`, the profile's launcher, such as `accelerate launch` ({profiles}
-    stands for the profiles' folder); its log is printed. Finished weights are not trained again.
-    Raises RuntimeError with the last lines when a process fails.
+    module: `lib.training.baselines`, whose trainings are METHODS, or `lib.training.grpo`, whose
+    trainings are subsets of lib.study.attribution or `full`, all questions. folders: the folder of
+    each training by name; finished ones are not trained again. launch: the profile's launcher,
+    such as `accelerate launch` ({profiles} stands for the profiles' folder), which starts a process
+    per training; without it one process trains them all. Raises RuntimeError with the last lines
+    when a process fails.
     """
-    options = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
-    given = [str(part) for option in options.items() if option[1] is not None for part in option]
+    start = shlex.split(launch.format(profiles=PROFILES)) if launch else [sys.executable]
+    values = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
+    options = [str(part) for pair in values.items() if pair[1] is not None for part in pair]
+
     missing = [name for name, folder in folders.items() if not finished(folder)]
-    for names in [[name] for name in missing] if launch else [missing] if missing else []:
-        command = [
-            *(shlex.split(launch.format(profiles=PROFILES)) if launch else [sys.executable]),
-            "-m",
-            module,
-            *names,
-            *given,
-        ]
-        lines = []
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                print(lines[-1], flush=True)
+    batches = [[name] for name in missing] if launch else [missing] if missing else []
+    for names in batches:
+        code, lines = run_and_print([*start, "-m", module, *names, *options])
         unfinished = [name for name in names if not finished(folders[name])]
-        if process.returncode or unfinished:
+        if code or unfinished:
             last = " | ".join(lines[-3:])
-            raise RuntimeError(
-                f"{module} ended with code {process.returncode}, {unfinished} not whole: {last}"
-            )
+            raise RuntimeError(f"{module} ended with code {code}, {unfinished} not whole: {last}")
     return [json.loads((Path(folder) / "budget.json").read_text()) for folder in folders.values()]
 
 
+def run_and_print(command: list[str]) -> tuple[int, list[str]]:
+    """Run a command and print its lines as they come; its exit code and the lines."""
+    lines = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            print(lines[-1], flush=True)
+    return process.returncode, lines
+
+
 def read_lines(path: Path) -> list[dict]:
-    """The records of a JSON lines file, without a torn last one; none when it is not there."""
+    """The records of a JSON lines file, without a torn last one; [] when there is no file."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
 def read_log(folder: Path) -> pd.DataFrame:
-    """The training log: one row per step (0 = before training); evaluation columns are null between
-    evaluations.
-    """
+    """The training log: one row per step (0 = before training); null where not evaluated."""
     return pd.DataFrame(read_lines(Path(folder) / "log.jsonl"))
 
 

@@ -1,14 +1,11 @@
-"""What a GRPO training is evaluated by, every few steps: validation accuracy, KL, and collapse."""
+"""Evaluation in the course of a GRPO training: accuracy, KL, the log, the weights worth keeping."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from torch.distributed.tensor import DTensor
 
 from lib.config import Profile
 from lib.engine.decoding import decode
@@ -20,167 +17,148 @@ from lib.prompts import direct, render
 from lib.tables import write_text
 from lib.training.apart import read_lines
 from lib.training.watch import Watch
+from lib.training.weights import save_weights
 
-KL_QUESTIONS = 16  # validation questions whose sampled answers measure the KL
-CURVES = {  # TRL's names of what the curves show
+CURVES = {  # column of the log: TRL's name
     "reward": "reward",
-    "completions/mean_length": "length",
-    "rollout_entropy": "entropy",
+    "length": "completions/mean_length",
+    "entropy": "rollout_entropy",
     "grad_norm": "grad_norm",
     "loss": "loss",
 }
+KL_QUESTIONS = 16  # validation questions whose sampled answers give the KL
 
 
 class Evaluation(Watch):
-    """Greedy validation accuracy and KL every few steps; keeps the best weights, the log, and an
-    eye on collapse.
+    """Greedy validation accuracy and KL every few steps, the log, the best weights, early stopping.
 
-    Every process evaluates, since sharded weights are gathered by all of them; the first one
-    writes.
+    Every process evaluates, since all of them gather sharded weights together; the first one
+    writes. `trainer` and `reference` (the first policy) are set when the trainer is built.
     """
 
     def __init__(
-        self, work: Path, profile: Profile, validation: pd.DataFrame, keep_steps: tuple[int, ...]
+        self, folder: Path, profile: Profile, validation: pd.DataFrame, keep_steps: tuple[int, ...]
     ):
-        super().__init__("grpo", work / "work")
-        self.work = work
+        super().__init__("grpo", folder / "work")
+        self.folder = folder
         self.profile = profile
         self.validation = validation
         self.keep_steps = keep_steps
-        self.log = work / "log.jsonl"
-        self.rollouts = work / "rollouts.jsonl"
-        self.trainer = None  # set when it stands
-        self.reference = None  # the first policy, a Policy
-
-    def rows(self) -> list[dict]:
-        """What was logged so far."""
-        return read_lines(self.log)
+        self.log = folder / "log.jsonl"
+        self.rollouts = folder / "rollouts.jsonl"
+        self.trainer = None
+        self.reference = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # a killed run goes on from its checkpoint: what was logged after it comes again
+        """Forget what was logged after the checkpoint; measure the first policy, once."""
         for path in (self.log, self.rollouts) if state.is_world_process_zero else ():
-            kept = [row for row in read_lines(path) if row["step"] <= state.global_step]
-            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+            rows = [row for row in read_lines(path) if row["step"] <= state.global_step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+        # nobody reads the log before it is cut, nobody adds to it before everybody has read it
         self.trainer.accelerator.wait_for_everyone()
-        unmeasured = state.global_step == 0 and len(self.validation) and not self.rows()
+        unmeasured = state.global_step == 0 and len(self.validation) and not read_lines(self.log)
         self.trainer.accelerator.wait_for_everyone()
         if unmeasured:
-            self.add(state, self.measure())
+            self.add_row(state, self.measure())
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        """One row of the log per step, with an evaluation where one is due."""
         if "loss" not in logs:
             return
-        row = {short: logs.get(name) for name, short in CURVES.items()}
+        row = {column: logs.get(name) for column, name in CURVES.items()}
         row["signal_share"] = 1 - logs["frac_reward_zero_std"]
-        step, grpo = state.global_step, self.profile.grpo
-        if len(self.validation) and (step % grpo.evaluate_every == 0 or step == state.max_steps):
+
+        step, last = state.global_step, state.max_steps
+        due = step % self.profile.grpo.evaluate_every == 0 or step == last
+        if len(self.validation) and due:
             row |= self.measure()
             self.keep_best(step, row["accuracy"])
             control.should_training_stop |= self.collapsed(step, row["accuracy"])
         if step in self.keep_steps:
-            save_weights(self.trainer, self.work / f"step{step}")
-        self.add(state, row)
+            save_weights(self.trainer, self.folder / f"step{step}")
+
+        self.add_row(state, row)
         if state.is_world_process_zero:
-            self.print_progress(state, row)
+            self.print_row(step, last, row)
 
-    def print_progress(self, state, row: dict) -> None:
-        step, seconds = state.global_step, self.seconds()
-        left = seconds / step * (state.max_steps - step)
-        shown = [key for key in ("reward", "signal_share", "accuracy") if key in row]
-        measures = "".join(f", {key} {row[key]:.2f}" for key in shown)
-        line = f"step {step}/{state.max_steps}{measures}, {seconds:.0f} s, {left:.0f} s to go"
-        print(line, flush=True)
-
-    def add(self, state, row: dict) -> None:
+    def add_row(self, state, row: dict) -> None:
         """Append one row to the log."""
         if state.is_world_process_zero:
             row = {"step": state.global_step, "seconds": self.seconds(), **row}
             with open(self.log, "a") as file:
                 file.write(json.dumps(row) + "\n")
 
+    def print_row(self, step: int, last: int, row: dict) -> None:
+        """One line for the reader of the notebook, with the seconds that are left."""
+        columns = [c for c in ("reward", "signal_share", "accuracy") if c in row]
+        values = "".join(f", {column} {row[column]:.2f}" for column in columns)
+        seconds = self.seconds()
+        left = seconds / step * (last - step)
+        print(f"step {step}/{last}{values}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
+
     def measure(self) -> dict:
-        """Greedy accuracy on the validation questions, and KL from the first policy (nats an
-        answer).
-
-        KL is the mean log-ratio of one sampled answer to each of KL_QUESTIONS validation questions.
-        """
-        greedy, sampled, prompts = self.answer()
-        tokenizer = self.trainer.processing_class
-        texts = [tokenizer.decode(done["ids"][0], skip_special_tokens=True) for done in greedy]
-        questions = self.validation["question"].tolist()
-        golds = [list(answers) for answers in self.validation["answers"]]
-
-        judged = make_reward(self.profile.judge, self.validation)(questions, golds, texts)
-        verdicts = [verdict for verdict in judged if verdict is not None]
-        low, high = wilson(int(sum(verdicts)), len(verdicts))
-
-        answers = [(prompt, done["ids"][0]) for prompt, done in zip(prompts, sampled, strict=False)]
-        first = np.mean(answer_logprobs(self.reference, answers))
-        kl = float(np.mean([done["logprob"][0] for done in sampled]) - first)
-        share = sum(verdicts) / len(verdicts)
-        measures = {"accuracy": share, "accuracy_low": low, "accuracy_high": high}
-        return measures | {"n": len(verdicts), "kl": kl}
-
-    def answer(self) -> tuple[list[dict], list[dict], list[list[int]]]:
-        """(a greedy answer to each validation question, a sampled one to the first few, the
-        prompts).
-
-        The samples of a question are drawn by its own random numbers, the same at every evaluation.
-        """
-        length, rows = self.profile.sampling.max_new_tokens, self.profile.sampling.rows
+        """accuracy, accuracy_low, accuracy_high (Wilson), n; kl in nats per answer."""
         tokenizer = self.trainer.processing_class
         prompts = [render(tokenizer, direct(q)) for q in self.validation["question"]]
-        some = self.validation["question_id"].head(KL_QUESTIONS)
-        keys = [None] * len(prompts) + [crc32(question_id.encode()) for question_id in some]
+        greedy, sampled = self.answers(prompts)
+        return self.accuracy(greedy) | {"kl": self.kl(prompts, sampled)}
+
+    def answers(self, prompts: list[list[int]]) -> tuple[list[dict], list[dict]]:
+        """A greedy answer to each prompt, and a sampled one to each of the first KL_QUESTIONS.
+
+        Both are records of lib.engine.decoding. A question's sample has the same random numbers at
+        every evaluation.
+        """
+        sampling = self.profile.sampling
+        length = sampling.max_new_tokens
+        ids = self.validation["question_id"].head(KL_QUESTIONS)
+        keys = [None] * len(prompts) + [crc32(question_id.encode()) for question_id in ids]
 
         def draws(i):
             return None if keys[i] is None else np.random.default_rng(keys[i]).random((1, length))
 
-        policy = make_policy(self.trainer.whole_model(), tokenizer)
+        policy = make_policy(self.trainer.whole_model(), self.trainer.processing_class)
         training = policy.model.training
         policy.model.eval()
-        done = decode(policy, prompts + prompts[: len(some)], draws, length, rows)
-        by_index = {answer["index"]: answer for answer in done}
+        records = list(decode(policy, prompts + prompts[: len(ids)], draws, length, sampling.rows))
         policy.model.train(training)
 
-        ordered = [by_index[i] for i in range(len(keys))]
-        return ordered[: len(prompts)], ordered[len(prompts) :], prompts
+        records.sort(key=lambda record: record["index"])
+        return records[: len(prompts)], records[len(prompts) :]
+
+    def accuracy(self, greedy: list[dict]) -> dict:
+        """The share of right greedy answers, its Wilson interval, and n: answers with a verdict."""
+        tokenizer = self.trainer.processing_class
+        texts = [tokenizer.decode(r["ids"][0], skip_special_tokens=True) for r in greedy]
+        questions = self.validation["question"].tolist()
+        golds = [list(answers) for answers in self.validation["answers"]]
+
+        rewards = make_reward(self.profile.judge, self.validation)(questions, golds, texts)
+        verdicts = [reward for reward in rewards if reward is not None]
+        hits, n = sum(verdicts), len(verdicts)
+        low, high = wilson(int(hits), n)
+        return {"accuracy": hits / n, "accuracy_low": low, "accuracy_high": high, "n": n}
+
+    def kl(self, prompts: list[list[int]], sampled: list[dict]) -> float:
+        """KL from the first policy: mean log-ratio of the sampled answers, in nats per answer."""
+        pairs = [(prompts[i], record["ids"][0]) for i, record in enumerate(sampled)]
+        now = [record["logprob"][0] for record in sampled]
+        return float(np.mean(now) - np.mean(answer_logprobs(self.reference, pairs)))
+
+    def accuracies(self, first: int, step: int) -> list[float]:
+        """Accuracy of the logged evaluations from step `first` to before `step`."""
+        rows = [row for row in read_lines(self.log) if first <= row["step"] < step]
+        return [row["accuracy"] for row in rows if "accuracy" in row]
 
     def keep_best(self, step: int, accuracy: float) -> None:
-        """Keep these weights when no earlier evaluation was as good."""
-        earlier = [
-            row["accuracy"] for row in self.rows() if "accuracy" in row and 0 < row["step"] < step
-        ]
+        """Keep these weights in `best` when no evaluation since step 1 was as good."""
+        earlier = self.accuracies(1, step)
         if not earlier or accuracy > max(earlier):
-            save_weights(self.trainer, self.work / "best", {"step": step, "accuracy": accuracy})
+            facts = {"step": step, "accuracy": accuracy}
+            save_weights(self.trainer, self.folder / "best", facts)
 
     def collapsed(self, step: int, accuracy: float) -> bool:
         """Whether this evaluation and the one before are below half of the best: training stops."""
-        seen = [row["accuracy"] for row in self.rows() if "accuracy" in row and row["step"] < step]
-        return len(seen) > 1 and max(accuracy, seen[-1]) < max(seen) / 2
-
-
-def sharded(model) -> bool:
-    """Whether each process holds a part of the weights only (FSDP2)."""
-    return any(isinstance(p, DTensor) for p in model.parameters())
-
-
-def save_weights(trainer, folder: Path, facts: dict | None = None) -> Path:
-    """Write weights, tokenizer and `facts` as a folder that is whole or not there.
-
-    All processes call it together; the first one writes.
-    """
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded(model) else None
-    if not trainer.is_world_process_zero():
-        return folder
-
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary, state_dict=state)
-    trainer.processing_class.save_pretrained(temporary)
-    write_text(temporary / "facts.json", json.dumps(facts or {}) + "\n")
-
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(temporary, folder)
-    return folder
+        earlier = self.accuracies(0, step)
+        return len(earlier) > 1 and max(accuracy, earlier[-1]) < max(earlier) / 2

@@ -1,6 +1,4 @@
-"""What the training baselines learn from: rows chosen from questions and pre-RL samples, then token
-ids.
-"""
+"""What the baselines learn from: rows chosen from questions and pre-RL samples, then token ids."""
 
 import pandas as pd
 from datasets import Dataset
@@ -11,80 +9,78 @@ from lib.prompts import direct, render
 def sft_rows(questions: pd.DataFrame) -> pd.DataFrame:
     """One row per training question: question_id, question, completion (its display answer)."""
     train = questions[questions["split"] == "train"]
-    return pd.DataFrame(
-        {
-            "question_id": train["question_id"],
-            "question": train["question"],
-            "completion": [answers[0] for answers in train["answers"]],
-        }
-    ).reset_index(drop=True)
+    rows = {
+        "question_id": train["question_id"],
+        "question": train["question"],
+        "completion": [answers[0] for answers in train["answers"]],
+    }
+    return pd.DataFrame(rows).reset_index(drop=True)
 
 
 def rft_rows(questions, samples, grades, per_question: int, seed: int) -> pd.DataFrame:
-    """At most `per_question` distinct correct samples of each training question: question_id,
-    question, completion.
+    """At most `per_question` distinct correct samples of each training question.
 
-    Samples cut at the length limit are left out: an end-of-text token after them would teach to
-    break off.
+    Columns question_id, question, completion. Samples cut at the length limit are left out: an
+    end-of-text token after them would teach to break off.
     """
-    drawn = _distinct(questions, samples, grades, seed)
-    right = drawn[drawn["correct"]].groupby("question_id").head(per_question)
+    rows = distinct_samples(questions, samples, grades, seed)
+    right = rows[rows["correct"]].groupby("question_id").head(per_question)
     return right[["question_id", "question", "completion"]].reset_index(drop=True)
 
 
 def dpo_pairs(questions, samples, grades, per_question: int, seed: int) -> pd.DataFrame:
-    """At most `per_question` pairs of each training question: question_id, question, chosen,
-    rejected.
+    """At most `per_question` pairs of a correct and an incorrect sample of each training question.
 
-    The i-th distinct correct sample is paired with the i-th distinct incorrect one, so no sample is
-    used twice.
+    Columns question_id, question, chosen, rejected. The i-th distinct correct sample is paired with
+    the i-th distinct incorrect one, so each sample is used once at most.
     """
-    drawn = _distinct(questions, samples, grades, seed)
-    drawn["rank"] = drawn.groupby(["question_id", "correct"]).cumcount()
-    drawn = drawn[drawn["rank"] < per_question]
+    rows = distinct_samples(questions, samples, grades, seed)
+    rows["rank"] = rows.groupby(["question_id", "correct"]).cumcount()
+    rows = rows[rows["rank"] < per_question]
+
     key = ["question_id", "question", "rank"]
-    right = drawn[drawn["correct"]][[*key, "completion"]].rename(columns={"completion": "chosen"})
-    wrong = drawn[~drawn["correct"]][[*key, "completion"]].rename(
-        columns={"completion": "rejected"}
+    right = rows.loc[rows["correct"], [*key, "completion"]]
+    wrong = rows.loc[~rows["correct"], [*key, "completion"]]
+    pairs = right.rename(columns={"completion": "chosen"}).merge(
+        wrong.rename(columns={"completion": "rejected"}), on=key
     )
-    return right.merge(wrong, on=key).drop(columns="rank").reset_index(drop=True)
+    return pairs.drop(columns="rank").reset_index(drop=True)
 
 
-def _distinct(questions, samples, grades, seed: int) -> pd.DataFrame:
-    """Each training question's finished, judged, distinct samples, in questions' order, shuffled
-    within one.
+def distinct_samples(questions, samples, grades, seed: int) -> pd.DataFrame:
+    """Each training question's finished, judged, distinct samples, in the questions' order.
 
-    Shuffling before repeats are dropped makes a frequent text come first more often, as in a fresh
-    draw.
+    The samples of one question are shuffled before repeats are dropped, so a frequent text comes
+    first more often, as in a fresh draw.
     """
-    train = questions.loc[questions["split"] == "train", ["question_id", "question"]].reset_index(
-        names="order"
-    )
-    judged = grades.loc[grades["correct"].notna(), ["question_id", "sample", "correct"]]
-    drawn = samples[["question_id", "sample", "text", "finish"]]
-    rows = train.merge(drawn, on="question_id").merge(judged, on=["question_id", "sample"])
+    train = questions.loc[questions["split"] == "train", ["question_id", "question"]]
+    train = train.reset_index(names="order")
+    verdicts = grades.loc[grades["correct"].notna(), ["question_id", "sample", "correct"]]
+    texts = samples[["question_id", "sample", "text", "finish"]]
+    rows = train.merge(texts, on="question_id").merge(verdicts, on=["question_id", "sample"])
+
     rows = rows.assign(completion=rows["text"].str.strip(), correct=rows["correct"].astype(bool))
     rows = rows[(rows["finish"] == "stop") & (rows["completion"] != "")]
+
+    # sorted first, so that the order of the tables does not change the draw
     rows = rows.sort_values(["question_id", "sample"]).sample(frac=1, random_state=seed)
     rows = rows.drop_duplicates(["question_id", "completion"])
     return rows.sort_values("order", kind="stable").reset_index(drop=True)
 
 
 def encode(tokenizer, question: str, completion: str, prompt=direct) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt (the direct one, unless given), and of the completion with the
-    end-of-text token last.
+    """Token ids of the prompt, and of the completion with the end-of-text token last.
 
-    Ids, not messages, go to TRL: a chat template may close a turn with more than the end-of-text
-    token (a newline here), which would then be trained although the policy never has to say it.
-    Markers inside a completion are text.
+    prompt: what makes the messages of a question. Ids, not messages, go to TRL: a chat template may
+    close a turn with more than the end-of-text token (a newline here), which would then be trained
+    although the policy never has to say it. Markers inside a completion are text.
     """
     ids = tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return render(tokenizer, prompt(question)), [*ids, tokenizer.eos_token_id]
 
 
 def completion_dataset(rows: pd.DataFrame, tokenizer, prompt=direct) -> Dataset:
-    """input_ids and labels of each row; labels are -100 on the prompt, and the last one is the end
-    of text.
+    """input_ids and labels of each row; labels are -100 on the prompt and end with the end of text.
 
     The padding token may be the end-of-text token too, so labels are made here, before any padding.
     """
@@ -97,30 +93,21 @@ def completion_dataset(rows: pd.DataFrame, tokenizer, prompt=direct) -> Dataset:
 
 
 def pair_dataset(pairs: pd.DataFrame, tokenizer) -> Dataset:
-    """prompt_ids, chosen_ids and rejected_ids of each pair, both answers with the end-of-text token
-    last.
-    """
+    """prompt_ids, chosen_ids, rejected_ids of each pair; both answers end with the end of text."""
     examples = []
-    for question, chosen, rejected in zip(
-        pairs["question"], pairs["chosen"], pairs["rejected"], strict=True
-    ):
+    columns = (pairs[name] for name in ("question", "chosen", "rejected"))
+    for question, chosen, rejected in zip(*columns, strict=True):
         prompt, right = encode(tokenizer, question, chosen)
-        examples.append(
-            {
-                "prompt_ids": prompt,
-                "chosen_ids": right,
-                "rejected_ids": encode(tokenizer, question, rejected)[1],
-            }
-        )
+        _, wrong = encode(tokenizer, question, rejected)
+        examples.append({"prompt_ids": prompt, "chosen_ids": right, "rejected_ids": wrong})
     return Dataset.from_list(examples)
 
 
 def token_counts(dataset: Dataset) -> tuple[int, int]:
-    """Tokens read in one epoch (prompts counted for every sequence), and how many of them are
-    trained on.
-    """
+    """Tokens of one epoch, prompts counted for every sequence, and how many of them are trained."""
     if "labels" in dataset.column_names:
         trained = sum(sum(label != -100 for label in labels) for labels in dataset["labels"])
         return sum(map(len, dataset["input_ids"])), trained
+
     trained = sum(map(len, dataset["chosen_ids"])) + sum(map(len, dataset["rejected_ids"]))
     return trained + 2 * sum(map(len, dataset["prompt_ids"])), trained

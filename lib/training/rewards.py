@@ -1,4 +1,4 @@
-"""What a rollout earns, in the form that TRL asks for."""
+"""The judge as TRL's reward function, and the record of every group that it has seen."""
 
 import json
 from pathlib import Path
@@ -6,34 +6,46 @@ from pathlib import Path
 import numpy as np
 
 
-class Correctness:
-    """TRL's reward function: 1.0 for a correct answer, 0.0 for a wrong one, None where the judge
-    failed.
+class Rewards:
+    """Rewards of answers by one judge; every group becomes one line of a file.
 
-    Each group's hits are appended to `rollouts`, with texts and rewards when `keep_texts`.
+    judge: (questions, gold answers, predictions) -> 1.0, 0.0 or None each; None where it failed.
+    n: answers of a group. texts: write the texts and rewards too, not only the number of hits.
     """
 
-    __name__ = "correct"  # TRL logs a reward by its name
+    def __init__(self, judge, n: int, path: Path, texts: bool = False):
+        self.judge = judge
+        self.n = n
+        self.path = path
+        self.texts = texts
 
-    def __init__(self, judge, rollouts: Path, group: int, keep_texts: bool):
-        self.judge, self.rollouts = judge, rollouts
-        self.group, self.keep_texts = group, keep_texts
-
-    def __call__(self, prompts, completions, question_id, question, answers, trainer_state, **_):
+    def correct(
+        self, prompts, completions, question_id, question, answers, trainer_state, **kwargs
+    ):
+        """1.0 for a right answer, 0.0 for a wrong one, None (which TRL masks) without a verdict."""
+        step = trainer_state.global_step + 1
         texts = [completion[0]["content"] for completion in completions]
         rewards = self.judge(question, answers, texts)
-        step = trainer_state.global_step + 1
 
-        # TRL would mask NaN and train on infinity
-        if not np.isfinite([reward for reward in rewards if reward is not None]).all():
+        verdicts = [reward for reward in rewards if reward is not None]
+        if not np.isfinite(verdicts).all():  # 8) TRL would mask NaN and train on infinity
             raise FloatingPointError(f"grpo: step {step} has a reward that is not finite")
 
-        with open(self.rollouts, "a") as file:
-            for i in range(0, len(rewards), self.group):
-                part = slice(i, i + self.group)
-                hits = sum(reward == 1.0 for reward in rewards[part])
-                row = {"step": step, "question_id": question_id[i], "hits": hits, "n": self.group}
-                if self.keep_texts:
-                    row |= {"texts": texts[part], "rewards": rewards[part]}
-                file.write(json.dumps(row) + "\n")
+        self.record(step, question_id, texts, rewards)
         return rewards
+
+    def record(self, step: int, question_ids: list, texts: list[str], rewards: list) -> None:
+        """Append one line per group: step, question_id, hits, n."""
+        with open(self.path, "a") as file:
+            for start in range(0, len(rewards), self.n):
+                group = slice(start, start + self.n)
+                hits = sum(reward == 1.0 for reward in rewards[group])
+                row = {
+                    "step": step,
+                    "question_id": question_ids[start],
+                    "hits": hits,
+                    "n": self.n,
+                }
+                if self.texts:
+                    row |= {"texts": texts[group], "rewards": rewards[group]}
+                file.write(json.dumps(row) + "\n")

@@ -1,6 +1,4 @@
-"""What every training is watched by: its clock, its log, its checkpoints, and gradients that are
-not finite.
-"""
+"""What every training has beside its updates: a clock, a log, checkpoints, a check of gradients."""
 
 import json
 import shutil
@@ -14,43 +12,53 @@ from lib.tables import write_text
 
 
 class Watch(TrainerCallback):
-    """Prints the log as lines, keeps the clock across restarts, stops at a broken update."""
+    """Prints the log as lines, keeps the clock across restarts, stops before a broken update."""
 
-    def __init__(self, name: str, work: Path):
-        self.name, self.file, self.began = name, work / "seconds.json", time.monotonic()
-        self.before = json.loads(self.file.read_text()) if self.file.exists() else 0.0
+    def __init__(self, method: str, work: Path):
+        """method: the word that begins each line; work: the folder of the checkpoints."""
+        self.method = method
+        self.clock = work / "seconds.json"
+        self.earlier = json.loads(self.clock.read_text()) if self.clock.exists() else 0.0
+        self.started = time.monotonic()
 
     def seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
+        """Seconds of training so far, with those before a restart from a checkpoint."""
+        return self.earlier + time.monotonic() - self.started
 
     def on_step_end(self, args, state, control, **kwargs):
+        """No checkpoint after the last step: the weights are written whole at once."""
         if state.global_step >= state.max_steps:
-            control.should_save = False  # the weights are written whole at once
+            control.should_save = False
 
     def on_save(self, args, state, control, **kwargs):
+        """The clock is written with each checkpoint."""
         if state.is_world_process_zero:
-            write_text(self.file, json.dumps(self.seconds()))
+            write_text(self.clock, json.dumps(self.seconds()))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        """One printed line per logged step."""
         if state.is_world_process_zero and "loss" in logs:
             step = f"step {state.global_step}/{state.max_steps}"
-            print(
-                f"{self.name}: {step}, loss {float(logs['loss']):.3f}, {self.seconds():.0f} s",
-                flush=True,
-            )
+            loss = f"loss {float(logs['loss']):.3f}"
+            print(f"{self.method}: {step}, {loss}, {self.seconds():.0f} s", flush=True)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        if not all((g.to_local() if isinstance(g, DTensor) else g).isfinite().all() for g in grads):
+        """Raise FloatingPointError before an update by a gradient that is not finite.
+
+        It is difference 8) from TRL in lib.training.grpo.
+        """
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+        if not all(part.isfinite().all() for part in parts):
             raise FloatingPointError(
-                f"{self.name}: step {state.global_step + 1} has a gradient that is not finite"
+                f"{self.method}: step {state.global_step + 1} has a gradient that is not finite"
             )
 
 
 def last_checkpoint(work: Path) -> str | None:
     """The newest whole checkpoint in `work`, or None; one that a kill cut short is removed."""
     whole = None
-    for path in sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])):
+    for path in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])):
         try:
             json.loads((path / "trainer_state.json").read_text())  # TRL writes it last
             whole = str(path)

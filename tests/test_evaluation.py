@@ -1,0 +1,56 @@
+"""Evaluation in the course of a training: collapse and KL."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lib.config import load_profile
+from lib.engine.sampling import answer_logprobs
+from lib.prompts import direct, render
+from lib.training.evaluation import Evaluation
+from tests.tiny import ANSWERS, QUESTIONS, tiny_policy, tiny_profile, word_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return word_tokenizer(ANSWERS)
+
+
+@pytest.fixture
+def watch(tmp_path):
+    return Evaluation(tmp_path, tiny_profile(load_profile("laptop")), QUESTIONS, ())
+
+
+def test_a_collapse_stops_the_training(watch):
+    rows = [{"step": i, "accuracy": accuracy} for i, accuracy in enumerate([0.2, 0.5, 0.2])]
+    watch.log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert watch.collapsed(3, 0.24)
+    assert not watch.collapsed(3, 0.25)
+    assert not watch.collapsed(3, 0.4)
+
+    watch.log.write_text(json.dumps({"step": 0, "accuracy": 0.5}) + "\n")
+    assert not watch.collapsed(1, 0.1)  # one bad evaluation is no collapse
+
+
+def test_kl_is_of_the_drawn_answer(watch, tokenizer):
+    policy = tiny_policy(tokenizer, spread=0.2)
+    watch.trainer = SimpleNamespace(whole_model=lambda: policy.model, processing_class=tokenizer)
+    watch.reference = policy
+    assert watch.measure()["kl"] == pytest.approx(0, abs=1e-5)
+
+    watch.reference = tiny_policy(tokenizer, spread=0.2, seed=1)
+    row = watch.measure()
+    assert row["kl"] > 0
+    assert row["n"] == 6
+
+
+@torch.no_grad()
+def test_an_answer_s_log_probability_is_the_sum_over_its_tokens(tokenizer):
+    policy = tiny_policy(tokenizer, spread=0.2, seed=1)
+    prompt, answer = render(tokenizer, direct("where is Rome")), [5, 6]
+    logits = policy.model(input_ids=torch.tensor([prompt + answer])).logits[0, -3:-1]
+    logprobs = logits.log_softmax(-1)  # (2, vocabulary)
+    expected = float(logprobs[0, 5] + logprobs[1, 6])
+    assert answer_logprobs(policy, [(prompt, answer)]) == pytest.approx([expected], abs=1e-5)
