@@ -1,4 +1,5 @@
-"""vLLM's side of the bench, in its own environment: loads once, draws for each line it reads.
+"""vLLM's side of the bench, in its own environment: loads once, then draws each time a line comes
+in.
 
 Reads one JSON line, {prompts, n, length}; for each further line draws the samples and prints the
 seconds taken.
@@ -23,14 +24,7 @@ def main() -> None:
     for seed, _ in enumerate(sys.stdin):
         began = time.perf_counter()
         drawn = list(
-            policy.completions(
-                given["prompts"],
-                names,
-                given["n"],
-                seed=seed,
-                first=0,
-                max_new_tokens=given["length"],
-            )
+            policy.completions(given["prompts"], names, given["n"], seed, 0, given["length"])
         )
         assert all(len(one["ids"]) == given["n"] for one in drawn)
         print(f"SECONDS {time.perf_counter() - began}", flush=True)

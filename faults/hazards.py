@@ -20,13 +20,13 @@ from lib.config import load_profile
 from lib.engine.decoding import decode
 from lib.engine.models import load_policy, locate, make_policy
 from lib.engine.sampling import answer_logprobs
-from lib.prompts import DIRECT, direct, render
+from lib.prompts import DIRECT_RULE, direct, render
 from lib.training import grpo
 from lib.training.evaluation import Evaluation
 from lib.training.trainer import SharedPrefixGRPO
 
 TINY_WORDS = (
-    f"{DIRECT} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(
+    f"{DIRECT_RULE} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(
         ".", " ."
     )
 )

@@ -1,6 +1,4 @@
-"""Profiles: one YAML file holds a run's every setting; pydantic checks it and says what is wrong
-where.
-"""
+"""Profiles: one YAML file holds every setting of a run, and a wrong one is named by its key."""
 
 import os
 import re
@@ -15,9 +13,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
 BENCHMARKS = ("nq", "triviaqa", "popqa", "simpleqa")
 
-Share = Annotated[float, Field(ge=0, le=1)]
+# What atlas can ask; `lib.questions.atlas` holds the wordings (a test compares the two).
+ATLAS_RELATIONS = (
+    "city_country", "us_city_state", "country_capital", "capital_country", "country_continent",
+    "country_internet_domain", "country_calling_code", "element_symbol", "element_number",
+    "element_discoverer", "element_year", "airport_city", "airport_country", "player_birth_year",
+)  # fmt: skip
+
 Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ProperFraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class ProfileError(ValueError):
@@ -31,75 +38,58 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    train: Count | Annotated[float, Field(gt=0, lt=1)]
-    validation: Count | Annotated[float, Field(gt=0, lt=1)]
-    test: Count | Annotated[float, Field(gt=0, lt=1)] | Literal["official"]
-    relations: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """How many questions each split gets, as counts or as shares, and what atlas asks."""
+
+    train: Count | ProperFraction
+    validation: Count | ProperFraction
+    test: Count | ProperFraction | Literal["official"]
+    relations: dict[str, Positive] = {}
     most_popular: Count | None = None
 
     @field_validator("relations")
     @classmethod
     def known_relations(cls, relations):
-        known = (
-            "city_country",
-            "us_city_state",
-            "country_capital",
-            "capital_country",
-            "country_continent",
-            "country_internet_domain",
-            "country_calling_code",
-            "element_symbol",
-            "element_number",
-            "element_discoverer",
-            "element_year",
-            "airport_city",
-            "airport_country",
-            "player_birth_year",
-        )
-        unknown = sorted(set(relations) - set(known))
+        unknown = sorted(set(relations) - set(ATLAS_RELATIONS))
         if unknown:
-            raise ValueError(f"unknown relation {unknown}; allowed: {', '.join(known)}")
+            raise ValueError(f"unknown relation {unknown}; allowed: {', '.join(ATLAS_RELATIONS)}")
         return relations
 
 
 class Dedup(Section):
+    """How candidates are found, and who decides whether one is contained."""
+
     neighbours: Count
-    similarity: Share
+    similarity: Fraction
     judge: Literal["rule", "llm"]
 
 
 class Auditor(Section):
+    """A second judge model, asked in evaluation only."""
+
     model: str
     base_url: str | None = None
 
 
 class Judge(Section):
+    """Who says whether an answer is right.
+
+    Fields with `exclude` change no verdict, so a stage does not record them, and they may differ
+    when it goes on. `prompt` and `guards` are recorded only where they are not the defaults: other
+    values show what the rules and the guards are for.
+    """
+
     kind: Literal["exact", "alias", "llm"]
     model: str | None = None
     base_url: str | None = None
     concurrency: Count = 64
-    max_failed: Share = 0.05
-    # what changes no verdict is no setting of a stage: it may differ when a run goes on
-    max_disputed: Share = Field(
-        default=0.2, exclude=True
-    )  # share of disputed positives that raises the alarm
-    max_calls: Count | None = Field(
-        default=None, exclude=True
-    )  # of one notebook, training or command
-    max_tokens: Count | None = Field(default=None, exclude=True)
-    auditor: Auditor | None = Field(
-        default=None, exclude=True
-    )  # a second model, asked in evaluation only
-    # for showing what rules and guards are for; written down only where they are not the usual ones
-    prompt: Literal["rules", "naive", "shots"] = Field(
-        default="rules", exclude_if=lambda value: value == "rules"
-    )
-    guards: bool = Field(
-        default=True, exclude_if=lambda value: value
-    )  # False: no check before or after a verdict
-    cards: Count | None = Field(
-        default=None, exclude=True
-    )  # GPUs over which `make judge` divides it; None: all
+    max_failed: Fraction = 0.05
+    max_disputed: Fraction = Field(0.2, exclude=True)  # of positive verdicts; more raises the alarm
+    max_calls: Count | None = Field(None, exclude=True)  # of one notebook, training or command
+    max_tokens: Count | None = Field(None, exclude=True)  # the same
+    auditor: Auditor | None = Field(None, exclude=True)
+    prompt: Literal["rules", "naive", "shots"] = Field("rules", exclude_if=lambda v: v == "rules")
+    guards: bool = Field(True, exclude_if=lambda v: v)  # False: no check before or after a verdict
+    cards: Count | None = Field(None, exclude=True)  # GPUs for `make judge`; None: all of them
 
     @model_validator(mode="after")
     def model_named(self):
@@ -109,34 +99,40 @@ class Judge(Section):
 
 
 class Sampling(Section):
+    """How many answers are drawn, how long they may be, and which backend draws them."""
+
     max_new_tokens: Count
     train_samples: Count
     test_samples: Count
     votes: Count
     cot_new_tokens: Count
     rows: Count
-    likely_questions: Count  # whose likeliest answers are enumerated
-    likely_nodes: Count  # prefixes that are run for each
+    likely_questions: Count  # questions whose likeliest answers are enumerated
+    likely_nodes: Count  # prefixes that are run for each of them
     backend: Literal["engine", "vllm"] = "engine"
     base_url: str | None = None  # with `backend: vllm`, a server in place of this process
 
 
 class Training(Section):
-    learning_rate: Annotated[float, Field(gt=0)]
+    """What every training needs."""
+
+    learning_rate: Positive
     questions_per_step: Count
     micro_batch: Count
 
 
 class Grpo(Training):
+    """GRPO; `difficulty_weight` is F-GRPO's gamma (arXiv 2602.06717), 0 in the paper."""
+
     steps: Count | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Positive | None = None
     num_generations: Annotated[int, Field(ge=2)]
-    beta: Annotated[float, Field(ge=0)]
-    epsilon: Rate
+    beta: NotNegative
+    epsilon: ProperFraction
     loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"]
     scale_rewards: Literal["group", "batch", "none"]
     skip_zero_variance: bool
-    difficulty_weight: Annotated[float, Field(ge=0)] = 0.0
+    difficulty_weight: NotNegative = 0.0
     evaluate_every: Count
     save_every: Count
     bf16: bool = False
@@ -155,14 +151,18 @@ class Grpo(Training):
 
 
 class Tuning(Training):
-    epochs: Annotated[float, Field(gt=0)]
+    """SFT, RFT and DPO; only DPO has a `beta`."""
+
+    epochs: Positive
     samples_per_question: Count = 1
-    beta: Annotated[float, Field(gt=0)] | None = None
+    beta: Positive | None = None
 
 
 class Attribution(Section):
+    """Training on subsets by accessibility: bounds of each stratum as (low, high)."""
+
     steps: Count
-    strata: dict[str, tuple[Share, Share]]
+    strata: dict[str, tuple[Fraction, Fraction]]
     random_subsets: Count = 1
     leave_out: bool = False
 
@@ -170,28 +170,26 @@ class Attribution(Section):
 class Hacking(Section):
     """A short GRPO run against a judge that can be fooled, and the same run with the guards."""
 
-    judge: Judge | None = (
-        None  # a served one; without it the run's model itself, behind a server on loopback
-    )
+    judge: Judge | None = None  # served; None: the run's model, behind a server on loopback
     prompt: Literal["naive", "shots"]
-    cases: Count  # of each source, on which it is audited first
+    cases: Count  # of each source, on which the judge is audited first
     start_questions: Count  # whose answers teach the policy to say the attack now and then
-    start_share: Rate  # of them that are the attack
-    start_learning_rate: Annotated[float, Field(gt=0)]
+    start_share: ProperFraction  # of these answers that are the attack
+    start_learning_rate: Positive
     start_epochs: Count
     steps: Count
     questions_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Positive
 
 
 class Audit(Section):
+    """Cases on which the judges are measured."""
+
     known: Count  # atlas facts, each with a right and a wrong answer made by rule
     attacks: Count  # attack answers judged, at most
-    judge: Judge | None = (
-        None  # a model to audit beside the rules; without it the run's judge, when that is a model
-    )
-    hacking: Hacking | None  # null leaves it out
+    judge: Judge | None = None  # a model beside the rules; None: the run's judge if it is a model
+    hacking: Hacking | None  # None leaves it out
 
 
 class Profile(Section):
@@ -220,17 +218,15 @@ class Profile(Section):
     @field_validator("files", "models")
     @classmethod
     def plain_names(cls, names):
-        bad = [n for n in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", n)]
+        bad = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)]
         if bad:
-            raise ValueError(
-                f"{bad}: a name becomes a folder; use letters, digits, dot, dash, underscore"
-            )
+            rule = "a name becomes a folder; use letters, digits, dot, dash, underscore"
+            raise ValueError(f"{bad}: {rule}")
         return names
 
 
 def load_profile(run: str, model: str | None = None, dataset: str | None = None) -> Profile:
-    """The checked settings of `profiles/<run>.yaml`, with `model` and `dataset` replaced where
-    given.
+    """The checked settings of `profiles/<run>.yaml`; `model` and `dataset` replace its own.
 
     Raises ProfileError with file, key and allowed values for an unknown run, key, model or dataset,
     a value of the wrong type or an impossible one. The environment variable HUB_MIRROR overrides
@@ -240,42 +236,48 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise ProfileError(f"unknown profile {run!r}; allowed: {known} (files in {PROFILES})")
+
+    values = _read_yaml(path)
+    values |= {k: v for k, v in (("model", model), ("dataset", dataset)) if v is not None}
+    if os.environ.get("HUB_MIRROR"):
+        values["hub_mirror"] = os.environ["HUB_MIRROR"]
+
+    try:
+        profile = Profile(**values)
+    except ValidationError as error:
+        raise ProfileError("; ".join(f"{path}: {_explain(e)}" for e in error.errors())) from None
+
+    datasets = ("atlas", *BENCHMARKS, *profile.files)
+    for key, allowed in (("model", profile.models), ("dataset", datasets)):
+        name = getattr(profile, key)
+        if name not in allowed:
+            raise ProfileError(f"{path}: unknown {key} {name!r}; allowed: {', '.join(allowed)}")
+    return profile
+
+
+def _read_yaml(path: Path) -> dict:
+    """The mapping in a YAML file; raises ProfileError for anything else."""
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ProfileError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ProfileError(f"{path}: expected a mapping of settings")
-    values |= {k: v for k, v in (("model", model), ("dataset", dataset)) if v is not None}
-    if os.environ.get("HUB_MIRROR"):
-        values["hub_mirror"] = os.environ["HUB_MIRROR"]
-    try:
-        profile = Profile(**values)
-    except ValidationError as error:
-        raise ProfileError("; ".join(f"{path}: {_explain(e)}" for e in error.errors())) from None
-    if profile.model not in profile.models:
-        raise ProfileError(
-            f"{path}: unknown model {profile.model!r}; allowed: {', '.join(profile.models)}"
-        )
-    datasets = ("atlas", *BENCHMARKS, *profile.files)
-    if profile.dataset not in datasets:
-        raise ProfileError(
-            f"{path}: unknown dataset {profile.dataset!r}; allowed: {', '.join(datasets)}"
-        )
-    return profile
+    return values
 
 
 def _explain(error: dict) -> str:
     """One pydantic error as `key: what is wrong (allowed …)`."""
     key = ".".join(str(part) for part in error["loc"]) or "profile"
-    if error["type"] == "extra_forbidden":
-        section, allowed = Profile, ()
-        for part in error["loc"][:-1]:
-            section = section.model_fields[part].annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            allowed = sorted(section.model_fields)
-        return f"unknown key `{key}`; allowed: {', '.join(allowed)}"
-    return f"`{key}` = {error['input']!r}: {error['msg']}"
+    if error["type"] != "extra_forbidden":
+        return f"`{key}` = {error['input']!r}: {error['msg']}"
+
+    section, allowed = Profile, ()
+    for part in error["loc"][:-1]:
+        section = section.model_fields[part].annotation
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        allowed = sorted(section.model_fields)
+    return f"unknown key `{key}`; allowed: {', '.join(allowed)}"
 
 
 if __name__ == "__main__":  # make asks before it starts: run, model, dataset

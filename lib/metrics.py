@@ -9,15 +9,19 @@ LEVEL = 0.95
 
 
 def wilson(k, n, level: float = LEVEL):
-    """The Wilson score interval (low, high) of `k` hits in `n`; arrays give arrays, n = 0 gives
-    nan.
+    """The Wilson score interval (low, high) of `k` hits in `n`.
+
+    Arrays give arrays; n = 0 gives nan.
     """
     k, n = np.asarray(k, float), np.asarray(n, float)
     z = norm.ppf(0.5 + level / 2)
+
     with np.errstate(divide="ignore", invalid="ignore"):
-        p, width = k / n, 1 + z**2 / n
+        p = k / n
+        width = 1 + z**2 / n
         centre = (p + z**2 / (2 * n)) / width
         half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / width
+
     # at 0 and n the bound is exact; rounding would leave 1e-17
     low = np.where(k == 0, np.where(n > 0, 0.0, np.nan), centre - half)
     high = np.where(k == n, np.where(n > 0, 1.0, np.nan), centre + half)
@@ -25,86 +29,83 @@ def wilson(k, n, level: float = LEVEL):
 
 
 def bootstrap(values, statistic=np.mean, n_boot: int = 2000, seed: int = 0, level: float = LEVEL):
-    """The percentile bootstrap interval (low, high) of `statistic` over rows: one row is one
-    question.
+    """The percentile bootstrap interval (low, high) of `statistic` over questions.
 
-    values: (questions, ...) array, resampled whole rows at a time; `statistic` may return an array,
+    values: (questions, ...) array, resampled whole rows at a time. `statistic` may return an array:
     then low and high are arrays (pointwise bands). Resamples where the statistic is undefined (nan)
     are left out. Fewer than two questions say nothing about their spread: (nan, nan).
     """
     values = np.asarray(values)
     if len(values) < 2:
         return np.nan, np.nan
+
     rng = np.random.default_rng(seed)
     draws = [statistic(values[rng.integers(0, len(values), len(values))]) for _ in range(n_boot)]
+
     tail = (1 - level) / 2
     low, high = np.nanquantile(np.asarray(draws, float), (tail, 1 - tail), axis=0)
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
 
 
 def accuracy(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Share of right answers: dict of value, low, high, n (questions graded) and failed (judge
-    failures).
+    """Share of right answers: value, low, high, n (questions graded), failed (judge failures).
 
-    Failures (NA) are left out and counted. One answer per question: Wilson; several: the mean over
-    questions of the question's share, bootstrapped over questions, because samples of one question
+    Failures (NA) are left out and counted. One answer per question: Wilson. Several: the mean over
+    questions of each question's share, bootstrapped over questions, because samples of one question
     are not independent.
     """
     graded = grades[grades["correct"].notna()]
     share = graded["correct"].astype(float).groupby(graded["question_id"]).mean().to_numpy()
     value = float(share.mean()) if len(share) else np.nan
+
     if len(share) == len(graded):
         low, high = wilson(share.sum(), len(share))
     else:
         low, high = bootstrap(share, n_boot=n_boot, seed=seed)
-    return {
-        "value": value,
-        "low": low,
-        "high": high,
-        "n": len(share),
-        "failed": len(grades) - len(graded),
-    }
+
+    failed = len(grades) - len(graded)
+    return {"value": value, "low": low, "high": high, "n": len(share), "failed": failed}
 
 
 def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Two grade frames, one answer per question, side by side: question_id, before, after (bool).
+    """Two grade frames side by side: question_id, before, after (bool).
 
-    Only questions graded in both are kept; repeated questions raise ValueError.
+    Only questions graded in both are kept. Each frame holds one answer per question: a repeated
+    question raises ValueError.
     """
     sides = [
-        f.set_index("question_id")["correct"].rename(n)
-        for f, n in ((before, "before"), (after, "after"))
+        grades.set_index("question_id")["correct"].rename(name)
+        for grades, name in ((before, "before"), (after, "after"))
     ]
     if any(side.index.has_duplicates for side in sides):
-        raise ValueError("pair: a question is graded more than once; keep one answer per question")
+        raise ValueError("pair: a question is graded more than once; keep one answer a question")
+
     both = pd.concat(sides, axis=1, join="inner").dropna()
     return both.astype(bool).reset_index()
 
 
 def gain(before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Difference of accuracy on the same questions: dict of value, low, high, n and p (exact
-    McNemar).
-    """
+    """Difference of accuracy on the same questions: value, low, high, n and p (exact McNemar)."""
     both = pair(before, after)
     change = both["after"].astype(float).to_numpy() - both["before"].astype(float).to_numpy()
-    low, high = bootstrap(change, n_boot=n_boot, seed=seed)
     value = float(change.mean()) if len(change) else np.nan
+    low, high = bootstrap(change, n_boot=n_boot, seed=seed)
     p = mcnemar(both["before"], both["after"])
     return {"value": value, "low": low, "high": high, "n": len(change), "p": p}
 
 
 def mcnemar(before, after) -> float:
-    """Two-sided exact McNemar p-value of right/wrong answers; pairs with a missing side are left
-    out.
-    """
+    """Two-sided exact McNemar p-value of right and wrong answers; incomplete pairs are left out."""
     both = pd.DataFrame({"before": list(before), "after": list(after)}).dropna().astype(bool)
-    up, down = int((~both.before & both.after).sum()), int((both.before & ~both.after).sum())
+    up = int((~both.before & both.after).sum())
+    down = int((both.before & ~both.after).sum())
     return 1.0 if up + down == 0 else float(binomtest(up, up + down, 0.5).pvalue)
 
 
 def holm(ps) -> np.ndarray:
-    """Holm's adjusted p-values, in the order given: they bound the chance of any false alarm among
-    them.
+    """Holm's adjusted p-values, in the order given.
+
+    They bound the chance of any false alarm among them.
     """
     ps = np.asarray(ps, float)
     order = np.argsort(ps, kind="stable")
@@ -115,11 +116,11 @@ def holm(ps) -> np.ndarray:
 
 
 def paired_permutation(a, b, seed: int = 0, n_perm: int = 10_000) -> float:
-    """Two-sided p-value of mean(b - a) = 0 when the sign of each question's difference is a coin
-    flip.
-    """
+    """Two-sided p-value of mean(b - a) = 0, by flipping the sign of each question's difference."""
     change = np.asarray(b, float) - np.asarray(a, float)
     change = change[change != 0]  # zeros never move the sum
+
+    # 1000 permutations at a time bound the memory
     rng = np.random.default_rng(seed)
     sums = np.concatenate(
         [
@@ -127,20 +128,23 @@ def paired_permutation(a, b, seed: int = 0, n_perm: int = 10_000) -> float:
             for rows in np.diff([*range(0, n_perm, 1000), n_perm])
         ]
     )
+
     # the observed order is one of the permutations: hence + 1, and p is never 0
-    return float((1 + (np.abs(sums) >= abs(change.sum()) - 1e-9).sum()) / (1 + n_perm))
+    extreme = (np.abs(sums) >= abs(change.sum()) - 1e-9).sum()
+    return float((1 + extreme) / (1 + n_perm))
 
 
 def pass_at_k(n, c, k):
-    """Unbiased probability that one of `k` of `n` samples is right when `c` are: 1 - C(n-c, k) /
-    C(n, k).
+    """Unbiased pass@k of `c` right ones among `n` samples: 1 - C(n-c, k) / C(n, k).
 
-    Arguments broadcast. Chen et al. 2021 (arXiv 2107.03374); in logarithms, so that C(256, 128)
-    does not overflow. k > n or c > n raises ValueError.
+    The probability that one of `k` samples drawn from the `n` is right. Arguments broadcast.
+    Chen et al. 2021 (arXiv 2107.03374); in logarithms, so that C(256, 128) does not overflow.
+    k > n or c > n raises ValueError.
     """
     n, c, k = np.broadcast_arrays(*(np.asarray(x, float) for x in (n, c, k)))
     if (k > n).any() or (c > n).any() or (k < 1).any() or (c < 0).any():
         raise ValueError("pass_at_k: needs 1 <= k <= n and 0 <= c <= n")
+
     certain = n - c < k  # fewer wrong samples than draws
     left = np.where(certain, k, n - c)
     miss = (gammaln(left + 1) - gammaln(left - k + 1)) - (gammaln(n + 1) - gammaln(n - k + 1))
@@ -154,16 +158,15 @@ def powers_of_two(n: int) -> list[int]:
 
 
 def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Mean pass@k over questions: frame of k, value, low, high, n; bands are bootstrapped over
-    questions.
+    """Mean pass@k over questions: frame of k, value, low, high, n (bands bootstrap questions).
 
-    Judge failures shrink a question's n; a question with fewer than k graded samples is left out at
+    Judge failures shrink a question's n. A question with fewer than k graded samples is left out at
     that k.
     """
-    counts = (
-        grades[grades["correct"].notna()].groupby("question_id")["correct"].agg(["size", "sum"])
-    )
+    graded = grades[grades["correct"].notna()]
+    counts = graded.groupby("question_id")["correct"].agg(["size", "sum"])
     n, c = counts["size"].to_numpy(int), counts["sum"].to_numpy(int)
+
     rows = []
     for k in ks or powers_of_two(n.max()):
         value = pass_at_k(n[n >= k], c[n >= k], k)
@@ -173,16 +176,17 @@ def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0)
 
 
 def majority_vote(samples: pd.DataFrame) -> pd.DataFrame:
-    """The sample that stands for each question's most frequent vote: rows of `samples` plus votes,
-    voters.
+    """The sample that stands for each question's most frequent vote: rows plus votes, voters.
 
-    samples: a sample frame with a column `vote`, the key answers are counted by. A tie goes to the
-    vote whose first sample came first; an empty or missing vote wins only where there is no other.
+    samples: a sample frame with a column `vote`, the key by which answers are counted. A tie goes
+    to the vote whose first sample came first. An empty or missing vote wins only where there is no
+    other.
     """
     rows = samples.sort_values(["question_id", "sample"], kind="stable").copy()
     rows["vote"] = rows["vote"].fillna("")
     rows["votes"] = rows.groupby(["question_id", "vote"])["sample"].transform("size")
     rows["voters"] = rows.groupby("question_id")["sample"].transform("size")
+
     rows["spoken"] = rows["vote"] != ""
     best = rows.sort_values(
         ["question_id", "spoken", "votes", "sample"],
@@ -193,52 +197,52 @@ def majority_vote(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratio(numerator, denominator, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Ratio of two means over the same questions, such as a share of a gain: dict of value, low,
-    high, n.
+    """Ratio of two means over the same questions, such as a share of a gain: value, low, high, n.
 
     Where over 2.5 % of the resamples have a denominator of zero or less, the ratio has no finite
     interval: low and high are nan.
     """
     pairs = np.column_stack([np.asarray(numerator, float), np.asarray(denominator, float)])
-    rng = np.random.default_rng(seed)
-    means = np.array(
-        [pairs[rng.integers(0, len(pairs), len(pairs))].mean(0) for _ in range(n_boot)]
-    )
     top, bottom = pairs.mean(0)
-    value = float(top / bottom) if bottom > 0 else np.nan
-    tail, positive = (1 - LEVEL) / 2, means[:, 1] > 0
+    row = {"value": float(top / bottom) if bottom > 0 else np.nan}
+    row |= {"low": np.nan, "high": np.nan, "n": len(pairs)}
+
+    rng = np.random.default_rng(seed)
+    draws = [pairs[rng.integers(0, len(pairs), len(pairs))].mean(0) for _ in range(n_boot)]
+    means = np.array(draws)  # (n_boot, 2)
+
+    tail = (1 - LEVEL) / 2
+    positive = means[:, 1] > 0
     if positive.mean() < 1 - tail:
-        return {"value": value, "low": np.nan, "high": np.nan, "n": len(pairs)}
+        return row
+
     low, high = np.quantile(means[positive, 0] / means[positive, 1], (tail, 1 - tail))
-    return {"value": value, "low": float(low), "high": float(high), "n": len(pairs)}
+    return row | {"low": float(low), "high": float(high)}
 
 
 def relative_gain(both: pd.DataFrame, groups, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """The relative gain over groups (datasets, relations), both ways: rows ratio_of_means,
-    mean_of_ratios.
+    """The relative gain over groups, both ways: rows ratio_of_means, mean_of_ratios.
 
-    both: frame with before and after (see `pair`); groups: one label a row. A group without any
-    right answer before has no ratio and is left out of the mean of ratios (`left_out` counts them).
-    The two differ when a group starts near zero, so give both.
+    both: frame with before and after (see `pair`); groups: one label per row, such as its data set
+    or relation. A group without any right answer before has no ratio and is left out of the mean of
+    ratios (`left_out` counts them). The two differ when a group starts near zero, so give both.
     """
     codes, names = pd.factorize(np.asarray(groups))
     rows = np.column_stack([both["before"].astype(float), both["after"].astype(float), codes])
 
     def gains(r):
-        sums = [np.bincount(r[:, 2].astype(int), r[:, i], minlength=len(names)) for i in (0, 1)]
-        known = sums[0] > 0
+        group = r[:, 2].astype(int)
+        before, after = (np.bincount(group, r[:, i], minlength=len(names)) for i in (0, 1))
+        known = before > 0
         if not known.any():
             return np.array([np.nan, np.nan])
-        return np.array(
-            [sums[1].sum() / sums[0].sum() - 1, (sums[1][known] / sums[0][known] - 1).mean()]
-        )
+        ratios = after[known] / before[known]
+        return np.array([after.sum() / before.sum() - 1, (ratios - 1).mean()])
 
     low, high = bootstrap(rows, gains, n_boot, seed)
     left_out = int((pd.Series(rows[:, 0]).groupby(codes).sum() == 0).sum())
-    frame = pd.DataFrame(
-        {"name": ["ratio_of_means", "mean_of_ratios"], "value": gains(rows), "low": low}
-    )
-    return frame.assign(high=high, n=len(rows), left_out=[0, left_out])
+    frame = pd.DataFrame({"name": ["ratio_of_means", "mean_of_ratios"], "value": gains(rows)})
+    return frame.assign(low=low, high=high, n=len(rows), left_out=[0, left_out])
 
 
 def cohen_kappa(counts) -> float:
@@ -250,6 +254,8 @@ def cohen_kappa(counts) -> float:
     n = both + first + second + neither
     if not n:
         return np.nan
-    one, other = (both + first) / n, (both + second) / n
+
+    agreement = (both + neither) / n
+    one, other = (both + first) / n, (both + second) / n  # each rater's share of yes
     chance = one * other + (1 - one) * (1 - other)
-    return np.nan if chance == 1 else (((both + neither) / n) - chance) / (1 - chance)
+    return np.nan if chance == 1 else (agreement - chance) / (1 - chance)

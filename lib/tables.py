@@ -8,91 +8,66 @@ import pandas as pd
 
 from lib.text import unique
 
+TEXT_COLUMNS = ("question", "answers", "question_id", "prediction")
+
 
 class TableError(ValueError):
     """A table that cannot be used: the message names file, column or row, and what to do."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _read_csv(path: Path) -> pd.DataFrame:
+    # "NA" and "None" are answers: only an empty cell is missing
+    text = dict.fromkeys(TEXT_COLUMNS, str)
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
 
 
-def write_table(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a parquet table whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    frame.to_parquet(temporary, index=False)
-    os.replace(temporary, path)
-    return path
-
-
-def writer(path: Path):
-    """How a table is written to a csv, jsonl or parquet file; raises ValueError for another
-    extension.
-    """
-    writers = {
-        ".csv": lambda frame, p: frame.to_csv(p, index=False),
-        ".jsonl": lambda frame, p: frame.to_json(
-            p, orient="records", lines=True, force_ascii=False
-        ),
-        ".parquet": lambda frame, p: frame.to_parquet(p, index=False),
-    }
-    if path.suffix not in writers:
-        raise ValueError(
-            f"{path}: unknown extension {path.suffix!r}; give one of {', '.join(writers)}"
-        )
-    return writers[path.suffix]
-
-
-def save_table(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a table for people, csv, jsonl or parquet by its extension, whole or not at all."""
-    write = writer(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    lists = (
-        [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()]
-        if path.suffix == ".csv"
-        else []
-    )
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+    # a list becomes a JSON list, which `read_answers` reads
+    lists = [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()]
     frame = frame.assign(**{c: frame[c].map(json.dumps) for c in lists})
-    write(frame, temporary)
-    os.replace(temporary, path)
-    return path
+    frame.to_csv(path, index=False)
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    return pd.read_json(path, lines=True, dtype=False)
+
+
+def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_json(path, orient="records", lines=True, force_ascii=False)
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_parquet(path, index=False)
+
+
+FORMATS = {
+    ".csv": (_read_csv, _write_csv),
+    ".jsonl": (_read_jsonl, _write_jsonl),
+    ".parquet": (pd.read_parquet, _write_parquet),
+}
+
+
+def _format(path: Path):
+    """(reader, writer) of a file by its extension; raises TableError for an unknown one."""
+    if path.suffix not in FORMATS:
+        raise TableError(
+            f"{path}: unknown extension {path.suffix!r}; give one of {', '.join(FORMATS)}"
+        )
+    return FORMATS[path.suffix]
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """The rows of a csv, jsonl or parquet file, columns of text as text. Raises TableError."""
-    readers = {
-        ".csv": pd.read_csv,
-        ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=False),
-        ".parquet": pd.read_parquet,
-    }
-    if path.suffix not in readers:
-        raise TableError(
-            f"{path}: unknown extension {path.suffix!r}; give one of {', '.join(readers)}"
-        )
+    reader, _ = _format(path)
     if not path.is_file():
         raise TableError(f"{path}: no such file; check the path in the profile (or HUB_MIRROR)")
+
     try:
-        # "NA" and "None" are answers, only an empty cell is none
-        text = {"keep_default_na": False, "na_values": [""]} if path.suffix == ".csv" else {}
-        text |= (
-            {"dtype": {c: str for c in ("question", "answers", "question_id", "prediction")}}
-            if text
-            else {}
-        )
-        frame = readers[path.suffix](path, **text)
+        frame = reader(path)
     except (ValueError, OSError) as error:
-        raise TableError(
-            f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())[:200]}"
-        ) from None
+        reason = " ".join(str(error).split())[:200]
+        raise TableError(f"{path}: cannot be read as {path.suffix[1:]}: {reason}") from None
+
     if frame.empty:
         raise TableError(f"{path}: holds no rows; give at least one question")
     return frame.reset_index(drop=True)
@@ -111,16 +86,50 @@ def read_answers(value, where="", row=0) -> list[str]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise TableError(
-                f"{where}: row {row}: `answers` {value[:60]!r} is no JSON list ({error})"
-            ) from None
+            shown = f"`answers` {value[:60]!r} is no JSON list ({error})"
+            raise TableError(f"{where}: row {row}: {shown}") from None
+
+    # one text or number is one answer; nan, None, a mapping and a truth value are none
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         value = [] if value != value else [value]
     if value is None or isinstance(value, dict | bool):
         value = []
+
     answers = unique(str(a) for a in value if a is not None and a == a)
     if not answers:
         raise TableError(
             f"{where}: row {row}: `answers` is empty; give at least one answer or drop the row"
         )
     return answers
+
+
+def writer(path: Path):
+    """The function (frame, path) that writes a csv, jsonl or parquet file. Raises TableError."""
+    return _format(path)[1]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    _write_whole(path, lambda temporary: temporary.write_text(text))
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a parquet table whole or not at all; returns the path."""
+    return _write_whole(path, lambda temporary: _write_parquet(frame, temporary))
+
+
+def save_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a table for people, csv, jsonl or parquet by its extension, whole or not at all."""
+    write = writer(path)
+    return _write_whole(path, lambda temporary: write(frame, temporary))
+
+
+def _write_whole(path: Path, write) -> Path:
+    """Let `write` fill a temporary file, flush it to disk, and only then give it its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return path

@@ -1,6 +1,4 @@
-"""A real model behind real HTTP: the replies are the model's own greedy ones, and bad requests are
-refused.
-"""
+"""A real model behind real HTTP: replies are its own greedy ones; bad requests are refused."""
 
 import json
 import urllib.error
@@ -43,27 +41,25 @@ def post(server, body, path="/chat/completions"):
 
 
 def test_replies_through_the_client_are_the_model_s_greedy_ones(policy, server, tmp_path):
-    asked = [chat(f"where is {place}") for place in ("Rome", "Lima", "Bern", "Peru", "Chad")]
-    client = Client(
-        Judge(kind="llm", model="tiny", base_url=server.address), tmp_path / "cache.jsonl"
-    )
-    got = client.ask(asked, max_tokens=5)
-    prompts = [render(policy.tokenizer, messages) for messages in asked]
-    own = {d["index"]: d["ids"][0] for d in decode(policy, prompts, lambda i: None, 5)}
-    assert got == [
-        policy.tokenizer.decode(own[i], skip_special_tokens=True) or None for i in range(5)
-    ]
-    assert len(set(got)) > 1
+    questions = [chat(f"where is {place}") for place in ("Rome", "Lima", "Bern", "Peru", "Chad")]
+    judge = Judge(kind="llm", model="tiny", base_url=server.address)
+    replies = Client(judge, tmp_path / "cache.jsonl").ask(questions, max_tokens=5)
+
+    prompts = [render(policy.tokenizer, messages) for messages in questions]
+    ids = {d["index"]: d["ids"][0] for d in decode(policy, prompts, lambda i: None, 5)}
+    texts = [policy.tokenizer.decode(ids[i], skip_special_tokens=True) for i in range(5)]
+    assert replies == [text or None for text in texts]
+    assert len(set(replies)) > 1
 
 
 def test_many_requests_at_once_each_get_their_own_reply(server):
     def ask(i):
-        return post(
-            server, {"model": "tiny", "messages": chat("Rome " * (i % 7 + 1)), "max_tokens": 4}
-        )
+        messages = chat("Rome " * (i % 7 + 1))
+        return post(server, {"model": "tiny", "messages": messages, "max_tokens": 4})
 
     with ThreadPoolExecutor(32) as pool:
         replies = list(pool.map(ask, range(64)))
+
     texts = [body["choices"][0]["message"]["content"] for status, body in replies if status == 200]
     assert len(texts) == 64
     assert all(texts[i] == texts[i % 7] for i in range(64))
@@ -72,7 +68,7 @@ def test_many_requests_at_once_each_get_their_own_reply(server):
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "reason"),
     [
         (
             {"model": "other", "messages": chat("Rome")},
@@ -90,25 +86,28 @@ def test_many_requests_at_once_each_get_their_own_reply(server):
         (b"{", 400, "no JSON object"),
     ],
 )
-def test_what_cannot_be_served_is_refused_with_its_reason(server, body, status, said):
+def test_what_cannot_be_served_is_refused_with_its_reason(server, body, status, reason):
     code, reply = post(server, body)
-    assert code == status and said in reply["error"]["message"]
+    assert code == status
+    assert reason in reply["error"]["message"]
     assert post(server, {"model": "tiny", "messages": chat("Rome"), "max_tokens": 1})[0] == 200
 
 
 def test_a_wrong_model_name_stops_the_client_at_once(server, tmp_path):
-    client = Client(
-        Judge(kind="llm", model="other", base_url=server.address), tmp_path / "cache.jsonl"
-    )
+    judge = Judge(kind="llm", model="other", base_url=server.address)
+    client = Client(judge, tmp_path / "cache.jsonl")
     with pytest.raises(CallsStopped, match="other"):
         client.ask([chat("Rome")])
 
 
 def test_an_error_inside_is_that_request_s_and_the_server_lives_on(server, monkeypatch):
-    monkeypatch.setattr(
-        "lib.engine.chat.decode", lambda *a, **k: (_ for _ in ()).throw(MemoryError("too long"))
-    )
+    def broken(*arguments):
+        raise MemoryError("too long")
+
+    monkeypatch.setattr("lib.engine.chat.decode", broken)
     status, reply = post(server, {"model": "tiny", "messages": chat("Rome")})
-    assert status == 500 and "too long" in reply["error"]["message"]
+    assert status == 500
+    assert "too long" in reply["error"]["message"]
+
     monkeypatch.undo()
     assert post(server, {"model": "tiny", "messages": chat("Rome"), "max_tokens": 2})[0] == 200

@@ -8,17 +8,16 @@ import pytest
 import yaml
 
 from lib import config
-from lib.config import PROFILES, ROOT, ProfileError, load_profile
+from lib.config import ATLAS_RELATIONS, PROFILES, ROOT, ProfileError, load_profile
 from lib.engine.models import locate
+from lib.questions.atlas import WORDINGS
 
 SHIPPED = sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Write the laptop profile with changes to dotted keys (None removes the key); returns its
-    name.
-    """
+    """Writes the laptop profile with changes to dotted keys (None removes one); gives its name."""
     monkeypatch.setattr(config, "PROFILES", tmp_path)
 
     def write(**changes):
@@ -29,6 +28,7 @@ def written(tmp_path, monkeypatch):
             for section in sections:
                 place = place[section]
             place.pop(last, None) if value is None else place.update({last: value})
+
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
         return "mine"
 
@@ -45,6 +45,10 @@ def test_four_profiles_are_shipped_and_sound():
         assert profile.grpo.steps is None or profile.attribution.steps <= profile.grpo.steps
 
 
+def test_atlas_has_a_wording_for_each_relation_a_profile_may_name():
+    assert list(WORDINGS) == list(ATLAS_RELATIONS)
+
+
 def test_the_paper_profile_holds_what_the_paper_states():
     paper = load_profile("paper")
     assert {s.split("@")[0] for s in paper.models.values()} == {
@@ -52,53 +56,68 @@ def test_the_paper_profile_holds_what_the_paper_states():
         "meta-llama/Llama-3.1-8B-Instruct",
         "allenai/OLMo-2-1124-7B-Instruct",
     }
+
     grpo = paper.grpo
-    assert (grpo.learning_rate, grpo.questions_per_step, grpo.epochs, grpo.beta) == (
-        1e-6,
-        128,
-        8,
-        0.001,
-    )
-    assert (grpo.epsilon, grpo.num_generations) == (0.2, 5)
-    assert (paper.judge.kind, paper.judge.model) == ("llm", "Qwen/Qwen2.5-72B-Instruct")
-    assert (paper.data.train, paper.data.test, paper.sampling.train_samples) == (
-        10_000,
-        "official",
-        128,
-    )
+    assert grpo.learning_rate == 1e-6
+    assert grpo.questions_per_step == 128
+    assert grpo.epochs == 8
+    assert grpo.beta == 0.001
+    assert grpo.epsilon == 0.2
+    assert grpo.num_generations == 5
+
+    assert paper.judge.kind == "llm"
+    assert paper.judge.model == "Qwen/Qwen2.5-72B-Instruct"
+    assert paper.data.train == 10_000
+    assert paper.data.test == "official"
+    assert paper.sampling.train_samples == 128
 
 
 def test_every_value_of_the_paper_s_protocol_has_its_mark():
     text = (PROFILES / "paper.yaml").read_text()
     for section in ("grpo", "sampling", "data"):
         block = re.search(rf"^{section}:\n((?:  .*\n)+)", text, flags=re.MULTILINE)[1]
-        assert [
-            line for line in block.splitlines() if not re.search(r"#.*(\[[SI?]\]|only)", line)
-        ] == []
+        lines = block.splitlines()
+        assert [line for line in lines if not re.search(r"#.*(\[[SI?]\]|only)", line)] == []
 
 
-def test_unknown_names_list_the_allowed_ones(written):
+def test_an_unknown_profile_lists_the_known_ones(written):
+    written()
     with pytest.raises(ProfileError, match="unknown profile 'nope'; allowed: mine"):
-        written()
         load_profile("nope")
-    with pytest.raises(
-        ProfileError, match=r"mine.yaml: unknown model 'big'; allowed: smollm2-135m"
-    ):
-        load_profile(written(), model="big")
-    with pytest.raises(
-        ProfileError, match=r"unknown dataset 'sq'; allowed: atlas, nq, triviaqa, popqa, simpleqa"
-    ):
-        load_profile(written(), dataset="sq")
-    with pytest.raises(
-        ProfileError, match=r"mine.yaml: unknown key `grpo.lr`; allowed: .*learning_rate"
-    ):
-        load_profile(written(grpo__lr=1))
-    with pytest.raises(ProfileError, match=r"unknown relation \['city'\]; allowed: city_country"):
-        load_profile(written(data__relations={"city": 1.0}))
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    ("chosen", "message"),
+    [
+        ({"model": "big"}, r"mine.yaml: unknown model 'big'; allowed: smollm2-135m"),
+        (
+            {"dataset": "sq"},
+            r"unknown dataset 'sq'; allowed: atlas, nq, triviaqa, popqa, simpleqa",
+        ),
+    ],
+)
+def test_an_unknown_model_or_dataset_lists_the_known_ones(written, chosen, message):
+    with pytest.raises(ProfileError, match=message):
+        load_profile(written(), **chosen)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grpo__lr": 1}, r"mine.yaml: unknown key `grpo.lr`; allowed: .*learning_rate"),
+        (
+            {"data__relations": {"city": 1.0}},
+            r"unknown relation \['city'\]; allowed: city_country",
+        ),
+    ],
+)
+def test_unknown_keys_list_the_allowed_ones(written, changes, message):
+    with pytest.raises(ProfileError, match=message):
+        load_profile(written(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
     [
         ({"grpo__learning_rate": "fast"}, "`grpo.learning_rate` = 'fast'"),
         ({"grpo__learning_rate": "1e-6x"}, "`grpo.learning_rate`"),
@@ -117,21 +136,20 @@ def test_unknown_names_list_the_allowed_ones(written):
         ({"sft": None}, "`sft`"),
     ],
 )
-def test_impossible_values_name_file_and_key(written, changes, said):
-    with pytest.raises(ProfileError, match="mine.yaml: .*" + said):
+def test_impossible_values_name_file_and_key(written, changes, message):
+    with pytest.raises(ProfileError, match="mine.yaml: .*" + message):
         load_profile(written(**changes))
 
 
-def test_a_file_that_is_no_mapping(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a", "expected a mapping"), ("a: [", "not valid YAML"), ("", "expected a mapping")],
+)
+def test_a_file_that_is_no_mapping(tmp_path, monkeypatch, text, message):
     monkeypatch.setattr(config, "PROFILES", tmp_path)
-    for text, said in (
-        ("- a", "expected a mapping"),
-        ("a: [", "not valid YAML"),
-        ("", "expected a mapping"),
-    ):
-        (tmp_path / "odd.yaml").write_text(text)
-        with pytest.raises(ProfileError, match=said):
-            load_profile("odd")
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(ProfileError, match=message):
+        load_profile("odd")
 
 
 def test_the_mirror_comes_from_the_environment(monkeypatch):
@@ -140,14 +158,8 @@ def test_the_mirror_comes_from_the_environment(monkeypatch):
 
 
 def test_the_command_ends_in_one_line():
-    done = subprocess.run(
-        [sys.executable, "-m", "lib.config", "laptop", "big"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (
-        done.returncode == 1
-        and len(done.stderr.splitlines()) == 1
-        and "unknown model 'big'" in done.stderr
-    )
+    command = [sys.executable, "-m", "lib.config", "laptop", "big"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "unknown model 'big'" in done.stderr

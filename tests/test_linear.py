@@ -1,6 +1,4 @@
-"""The faster linear layer gives torch's own values and gradients, and changes nothing that is
-saved.
-"""
+"""The faster linear layer gives torch's own values and gradients; what is saved stays the same."""
 
 import copy
 
@@ -8,7 +6,7 @@ import pytest
 import torch
 
 from lib.engine import linear as products
-from lib.engine.trie import ChosenLogprobs
+from lib.engine.logprobs import ChosenLogprobs
 from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.skipif(
@@ -18,6 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def everywhere(monkeypatch):
+    """The faster products on every processor."""
     monkeypatch.setattr(products, "FASTER", True)
 
 
@@ -29,11 +28,13 @@ def test_values_and_gradients_are_those_of_torch(shape, bias):
     fast = copy.deepcopy(plain)
     products.use_fast_products(torch.nn.Sequential(fast))
     assert type(fast) is products.Linear
+
     x = torch.randn(shape, requires_grad=True)
     other = x.detach().clone().requires_grad_()
     slope = torch.randn(*shape[:-1], 80)
     (plain(x) * slope).sum().backward()
     (fast(other) * slope).sum().backward()
+
     torch.testing.assert_close(fast(other), plain(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(other.grad, x.grad, atol=1e-5, rtol=1e-5)
     for ours, theirs in zip(fast.parameters(), plain.parameters(), strict=True):
@@ -47,6 +48,7 @@ def test_frozen_weights_other_types_and_empty_input_take_torchs_own_path():
     x = torch.randn(3, 8, requires_grad=True)
     fast(x).sum().backward()
     torch.testing.assert_close(x.grad, fast.weight.sum(0).expand(3, 8))
+
     assert fast(torch.zeros(0, 8)).shape == (0, 4)
     with torch.autocast("cpu", torch.bfloat16):
         assert fast(x).dtype == torch.bfloat16
@@ -61,10 +63,10 @@ def test_a_model_keeps_its_names_and_weights(kind):
     ids = torch.arange(12)[None]
     torch.testing.assert_close(changed(ids).logits, model(ids).logits, atol=1e-5, rtol=1e-4)
     assert list(changed.state_dict()) == list(model.state_dict())
+
     again = copy.deepcopy(changed)
-    assert sum(type(m) is products.Linear for m in again.modules()) == sum(
-        type(m) is torch.nn.Linear for m in model.modules()
-    )
+    ours = sum(type(m) is products.Linear for m in again.modules())
+    assert ours == sum(type(m) is torch.nn.Linear for m in model.modules())
 
 
 def test_packed_weights_serve_inference_only_and_are_given_back():
@@ -72,12 +74,14 @@ def test_packed_weights_serve_inference_only_and_are_given_back():
     products.use_fast_products(model)
     ids = torch.arange(12)[None]
     layers = [module for module in model.modules() if type(module) is products.Linear]
+
     with products.packed_weights(model):
         assert all(layer.packed is not None for layer in layers)
         model(ids).logits.sum().backward()  # the ordinary path: packed weights have no gradient
         assert all(layer.weight.grad is not None for layer in layers)
         with torch.inference_mode():
             packed = model(ids).logits
+
     assert all(layer.packed is None for layer in layers)
     torch.testing.assert_close(packed, model(ids).logits, atol=1e-5, rtol=1e-4)
     with pytest.raises(KeyError), products.packed_weights(model):
@@ -90,12 +94,14 @@ def test_chosen_logprobs_by_hand():
     p = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.875, 1e-30]], dtype=torch.float64)
     logits = (p.log() + torch.tensor([[3.0], [-2.0]])).requires_grad_()
     back, target = torch.tensor([0, 0, 1]), torch.tensor([1, 0, 1])
+
     logprobs, entropy, top1, mean = ChosenLogprobs.apply(logits.clone(), back, target)
     assert logprobs.tolist() == pytest.approx([-1.386294, -0.693147, -0.133531], abs=1e-5)
     assert entropy.tolist() == pytest.approx([1.039721, 1.039721, 0.376770], abs=1e-5)
     assert top1.tolist() == [False, True, True]
     assert mean[:2].tolist() == pytest.approx([3 + (-0.693147 - 2 * 1.386294) / 3] * 2, abs=1e-5)
-    (logprobs * torch.tensor([1.0, 2.0, -1.0])).sum().backward()
+
     # sum over a row's targets of weight * (one-hot - p): [2, 1, 0] - 3 p, then -([0, 1, 0] - p)
+    (logprobs * torch.tensor([1.0, 2.0, -1.0])).sum().backward()
     assert logits.grad[0].tolist() == pytest.approx([0.5, 0.25, -0.75], abs=1e-5)
     assert logits.grad[1].tolist() == pytest.approx([0.125, -0.125, 0.0], abs=1e-5)

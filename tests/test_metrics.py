@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from lib import metrics
 
-few = settings(max_examples=40, deadline=None)  # a busy machine is no failure
+few = settings(max_examples=40, deadline=None)  # a busy machine must not fail them
 
 
 def grades(correct, questions=None, samples=None):
@@ -42,22 +42,19 @@ def test_wilson_equals_statsmodels(kn):
 
 def test_wilson_takes_arrays_and_no_questions():
     low, high = metrics.wilson([0, 5, 10], [10, 10, 10])
-    assert low[0] == 0 and high[2] == 1 and low[1] < 0.5 < high[1]
+    assert low[0] == 0
+    assert high[2] == 1
+    assert low[1] < 0.5 < high[1]
     assert np.isnan(metrics.wilson(0, 0)).all()
 
 
 def test_bootstrap_agrees_with_scipy():
     values = np.random.default_rng(0).exponential(size=80)
     ours = metrics.bootstrap(values, n_boot=4000, seed=1)
-    theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=4000, method="percentile", rng=2
-    ).confidence_interval
-    assert ours == pytest.approx(tuple(theirs), abs=0.03)
-    assert (
-        ours
-        == metrics.bootstrap(values, n_boot=4000, seed=1)
-        != metrics.bootstrap(values, n_boot=4000, seed=2)
-    )
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=2)
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.03)
+    assert ours == metrics.bootstrap(values, n_boot=4000, seed=1)
+    assert ours != metrics.bootstrap(values, n_boot=4000, seed=2)
 
 
 def test_intervals_cover_the_truth():
@@ -68,20 +65,25 @@ def test_intervals_cover_the_truth():
         share = rng.binomial(32, p) / 32
         low, high = metrics.bootstrap(share, n_boot=250, seed=seed)
         boot.append(low <= 0.4 / 1.3 <= high)
+
         low, high = metrics.wilson(rng.binomial(256, 0.3), 256)
         wilson.append(low <= 0.3 <= high)
-    assert 0.93 <= np.mean(boot) <= 0.97 and 0.93 <= np.mean(wilson) <= 0.97
+
+    assert 0.93 <= np.mean(boot) <= 0.97
+    assert 0.93 <= np.mean(wilson) <= 0.97
 
 
 def test_bootstrap_draws_whole_questions_and_gives_bands():
     rows = np.array([[0.0, 0.0], [1.0, 2.0]] * 20)
     low, high = metrics.bootstrap(rows, lambda r: r.mean(0), n_boot=300)
     assert low.shape == high.shape == (2,)
-    assert low[1] == pytest.approx(2 * low[0]) and high[1] == pytest.approx(2 * high[0])
+    assert low[1] == pytest.approx(2 * low[0])
+    assert high[1] == pytest.approx(2 * high[0])
 
 
 def test_one_question_has_no_bootstrap_interval():
-    assert np.isnan(metrics.bootstrap([0.6])).all() and np.isnan(metrics.bootstrap([])).all()
+    assert np.isnan(metrics.bootstrap([0.6])).all()
+    assert np.isnan(metrics.bootstrap([])).all()
 
 
 def test_accuracy_leaves_failures_out_and_counts_them():
@@ -95,17 +97,18 @@ def test_accuracy_of_several_samples_is_as_uncertain_as_its_questions():
     ids = [f"q{i}" for i in range(50) for _ in range(40)]
     row = metrics.accuracy(grades([i % 80 < 40 for i in range(2000)], ids, list(range(40)) * 50))
     naive = np.diff(metrics.wilson(1000, 2000))[0]
-    assert row["value"] == 0.5 and row["n"] == 50 and row["high"] - row["low"] > 4 * naive
+    assert row["value"] == 0.5
+    assert row["n"] == 50
+    assert row["high"] - row["low"] > 4 * naive
 
 
 @few
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemar_equals_statsmodels(pairs):
     table = [[sum(p == (a, b) for p in pairs) for b in (True, False)] for a in (True, False)]
+    changed = table[0][1] + table[1][0]
+    expected = statsmodels_mcnemar(table, exact=True).pvalue if changed else 1.0
     before, after = zip(*pairs, strict=True)
-    expected = (
-        1.0 if table[0][1] + table[1][0] == 0 else statsmodels_mcnemar(table, exact=True).pvalue
-    )
     assert metrics.mcnemar(before, after) == pytest.approx(expected)
 
 
@@ -113,8 +116,11 @@ def test_gain_pairs_questions_and_ignores_failures():
     before = grades([False, False, True, None, True])
     after = grades([True, True, True, True, None]).sample(frac=1, random_state=0)
     row = metrics.gain(before, after)
-    assert row["n"] == 3 and row["value"] == pytest.approx(2 / 3) and row["p"] == pytest.approx(0.5)
+    assert row["n"] == 3
+    assert row["value"] == pytest.approx(2 / 3)
+    assert row["p"] == pytest.approx(0.5)
     assert row["low"] <= row["value"] <= row["high"]
+
     with pytest.raises(ValueError, match="more than once"):
         metrics.gain(pd.concat([before, before]), after)
 
@@ -128,6 +134,7 @@ def test_holm_equals_statsmodels(ps):
 def test_permutation_is_exact_in_a_small_case_and_rarely_wrong_without_effect():
     assert metrics.paired_permutation([0] * 6, [1] * 6) == pytest.approx(2 / 64, abs=0.006)
     assert metrics.paired_permutation([1, 0], [1, 0]) == 1
+
     rng = np.random.default_rng(0)
     ps = [
         metrics.paired_permutation(rng.normal(size=30), rng.normal(size=30), i, 400)
@@ -140,14 +147,15 @@ def test_permutation_is_exact_in_a_small_case_and_rarely_wrong_without_effect():
 def test_pass_at_k_equals_every_subset(n):
     for c, k in itertools.product(range(n + 1), range(1, n + 1)):
         subsets = list(itertools.combinations([i < c for i in range(n)], k))
-        assert metrics.pass_at_k(n, c, k) == pytest.approx(
-            np.mean([any(s) for s in subsets]), abs=1e-12
-        )
+        expected = np.mean([any(subset) for subset in subsets])
+        assert metrics.pass_at_k(n, c, k) == pytest.approx(expected, abs=1e-12)
 
 
 def test_pass_at_k_is_stable_vectorised_and_refuses_the_impossible():
     values = metrics.pass_at_k(4096, np.array([0, 1, 2048, 4096]), 2048)
-    assert values[0] == 0 and values[1] == pytest.approx(0.5) and (values[2:] == 1).all()
+    assert values[0] == 0
+    assert values[1] == pytest.approx(0.5)
+    assert (values[2:] == 1).all()
     assert metrics.pass_at_k(256, np.arange(257), 1) == pytest.approx(np.arange(257) / 256)
     for bad in ((4, 5, 1), (4, 1, 5), (4, 1, 0)):
         with pytest.raises(ValueError, match="pass_at_k"):
@@ -163,11 +171,12 @@ def test_pass_curve_rises_and_holds_its_bands():
     rng = np.random.default_rng(0)
     p = np.repeat(rng.beta(0.5, 1, 60), 16)
     ids = [f"q{i}" for i in range(60) for _ in range(16)]
-    curve = metrics.pass_curve(
-        grades(list(rng.random(960) < p), ids, list(range(16)) * 60), n_boot=200
-    )
-    assert curve["k"].tolist() == [1, 2, 4, 8, 16] and curve["value"].is_monotonic_increasing
-    assert ((curve["low"] <= curve["value"]) & (curve["value"] <= curve["high"])).all()
+    rows = grades(list(rng.random(960) < p), ids, list(range(16)) * 60)
+    curve = metrics.pass_curve(rows, n_boot=200)
+    assert curve["k"].tolist() == [1, 2, 4, 8, 16]
+    assert curve["value"].is_monotonic_increasing
+    assert (curve["low"] <= curve["value"]).all()
+    assert (curve["value"] <= curve["high"]).all()
 
 
 def test_majority_vote_counts_and_breaks_ties_by_the_first_sample():
@@ -182,16 +191,20 @@ def test_majority_vote_counts_and_breaks_ties_by_the_first_sample():
     best = metrics.majority_vote(samples.sample(frac=1, random_state=1)).set_index("question_id")
     assert best["vote"].to_dict() == {"a": "p", "b": "r", "c": ""}
     assert best["sample"].to_dict() == {"a": 0, "b": 2, "c": 0}
-    assert best["votes"].to_dict() == {"a": 2, "b": 1, "c": 3} and best.loc["a", "text"] == "z"
+    assert best["votes"].to_dict() == {"a": 2, "b": 1, "c": 3}
+    assert best.loc["a", "text"] == "z"
 
 
 def test_ratio_of_gains_and_a_denominator_that_may_be_zero():
     rng = np.random.default_rng(0)
     full = rng.random(300) < 0.5
     row = metrics.ratio(full & (rng.random(300) < 0.5), full)
-    assert row["low"] < 0.5 < row["high"] and row["value"] == pytest.approx(0.5, abs=0.1)
+    assert row["low"] < 0.5 < row["high"]
+    assert row["value"] == pytest.approx(0.5, abs=0.1)
+
     unsure = metrics.ratio(rng.normal(1, 1, 50), rng.normal(0, 1, 50))
-    assert np.isnan(unsure["low"]) and np.isnan(unsure["high"])
+    assert np.isnan(unsure["low"])
+    assert np.isnan(unsure["high"])
 
 
 def test_relative_gain_both_ways():
@@ -199,8 +212,9 @@ def test_relative_gain_both_ways():
     rows = metrics.relative_gain(both, list("aaaabbbb"), n_boot=300).set_index("name")
     assert rows.loc["ratio_of_means", "value"] == pytest.approx(6 / 3 - 1)
     assert rows.loc["mean_of_ratios", "value"] == pytest.approx(((3 / 2 - 1) + (3 / 1 - 1)) / 2)
-    assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
-    zero = metrics.relative_gain(
-        both.assign(before=[0] * 4 + [1] * 4), list("aaaabbbb"), n_boot=100
-    )
+    assert (rows["low"] <= rows["value"]).all()
+    assert (rows["value"] <= rows["high"]).all()
+
+    never_right = both.assign(before=[0] * 4 + [1] * 4)
+    zero = metrics.relative_gain(never_right, list("aaaabbbb"), n_boot=100)
     assert zero.set_index("name").loc["mean_of_ratios", "left_out"] == 1

@@ -6,7 +6,14 @@ import torch
 from lib.config import load_profile
 from lib.engine import models
 from lib.engine.models import load_policy, locate, make_policy, wheel_weights
-from lib.prompts import CHAIN_OF_THOUGHT, DIRECT, chain_of_thought, cot_answer, direct, render
+from lib.prompts import (
+    CHAIN_OF_THOUGHT_RULE,
+    DIRECT_RULE,
+    chain_of_thought,
+    cot_answer,
+    direct,
+    render,
+)
 from tests.tiny import WORDS, tiny_model, tiny_policy, word_tokenizer
 
 
@@ -19,11 +26,11 @@ def test_a_local_folder_is_a_model(tokenizer, tmp_path):
     saved = tiny_policy(tokenizer)
     saved.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    profile = load_profile("laptop").model_copy(
-        update={"model": "mine", "models": {"mine": str(tmp_path)}}
-    )
-    loaded = load_policy(profile)
-    assert loaded.stops == {tokenizer.eos_token_id} and loaded.model.dtype == torch.float32
+    own = {"model": "mine", "models": {"mine": str(tmp_path)}}
+
+    loaded = load_policy(load_profile("laptop").model_copy(update=own))
+    assert loaded.stops == {tokenizer.eos_token_id}
+    assert loaded.model.dtype == torch.float32
     ids = torch.tensor([[1, 5, 7]])
     assert torch.equal(loaded.model(ids).logits, saved.model(ids).logits)
 
@@ -33,6 +40,7 @@ def test_where_a_model_is_and_what_is_refused(tmp_path):
     for source in ("owner/name", "name@abc", "owner/name@", ""):
         with pytest.raises(ValueError, match="owner/name@revision"):
             locate(source)
+
     with pytest.raises(FileNotFoundError, match="needs config.json and"):
         locate(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
@@ -61,6 +69,7 @@ def test_end_of_turn_comes_from_model_and_tokenizer(tokenizer):
     model = tiny_model(vocabulary=len(tokenizer))
     model.generation_config.eos_token_id = [2, 9]
     assert make_policy(model, tokenizer).stops == {2, 9}
+
     model.generation_config.eos_token_id = tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no end-of-text token"):
         make_policy(model, tokenizer)
@@ -68,17 +77,16 @@ def test_end_of_turn_comes_from_model_and_tokenizer(tokenizer):
 
 def test_a_missing_pad_token_is_the_end_token(tokenizer):
     tokenizer.pad_token = None
-    assert (
-        make_policy(tiny_model(vocabulary=len(tokenizer)), tokenizer).tokenizer.pad_token == "</s>"
-    )
+    policy = make_policy(tiny_model(vocabulary=len(tokenizer)), tokenizer)
+    assert policy.tokenizer.pad_token == "</s>"
 
 
 def test_prompts_are_rendered_as_written(tokenizer):
     assert direct("where is Rome")[1] == {"role": "user", "content": "where is Rome"}
     text = tokenizer.decode(render(tokenizer, direct("where is Rome")))
-    rule = DIRECT.replace(".", " .").strip()
+    rule = DIRECT_RULE.replace(".", " .").strip()
     assert text == f"<s> system {rule} </s> <s> user where is Rome </s> <s> assistant"
-    assert chain_of_thought("x")[0]["content"] == CHAIN_OF_THOUGHT
+    assert chain_of_thought("x")[0]["content"] == CHAIN_OF_THOUGHT_RULE
 
 
 def test_templates_that_would_spoil_the_prompt_are_refused(tokenizer):
@@ -86,6 +94,7 @@ def test_templates_that_would_spoil_the_prompt_are_refused(tokenizer):
     tokenizer.chat_template = "<s> " + tokenizer.chat_template
     with pytest.raises(ValueError, match="begins with two '<s>'"):
         render(tokenizer, direct("where"))
+
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
         render(tokenizer, direct("where"))
@@ -113,6 +122,7 @@ def test_the_small_model_s_prompt():
     except FileNotFoundError:
         pytest.skip("needs the small model: make weights")
     assert tokenizer.decode(render(tokenizer, direct("Where is Lima?"))) == (
-        f"<|im_start|>system\n{DIRECT}<|im_end|>\n<|im_start|>user\nWhere is "
-        "Lima?<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>system\n{DIRECT_RULE}<|im_end|>\n"
+        "<|im_start|>user\nWhere is Lima?<|im_end|>\n"
+        "<|im_start|>assistant\n"
     )

@@ -1,6 +1,4 @@
-"""vLLM itself, in an environment of its own (make test-vllm): in this process and as a server,
-against the engine.
-"""
+"""vLLM itself, in an environment of its own (make test-vllm), against the engine."""
 
 import os
 import subprocess
@@ -29,9 +27,8 @@ os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB: two engines at once
 
 @pytest.fixture(scope="module")
 def policy():
-    return load_policy(
-        SimpleNamespace(models={"m": "wheel"}, model="m", threads=None, dtype="float32")
-    )
+    wheel = SimpleNamespace(models={"m": "wheel"}, model="m", threads=None, dtype="float32")
+    return load_policy(wheel)
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +42,11 @@ def server(tmp_path_factory):
     """A vLLM server of the same weights on loopback."""
     folder = str(wheel_weights())
     command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        folder,
-        "--dtype",
-        "float32",
-        "--max-model-len",
-        "256",
-        "--enforce-eager",
-        "--no-enable-chunked-prefill",
-        "--port",
-        str(PORT),
-        "--host",
-        "127.0.0.1",
-    ]
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder,
+        "--dtype", "float32", "--max-model-len", "256",
+        "--enforce-eager", "--no-enable-chunked-prefill",
+        "--port", str(PORT), "--host", "127.0.0.1",
+    ]  # fmt: skip
     log = tmp_path_factory.mktemp("server") / "log"
     with open(log, "w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         try:
@@ -77,25 +63,28 @@ def server(tmp_path_factory):
 
 
 def check(other, policy, tmp_path):
-    """Greedy answers are the engine's; samples have the engine's log-probabilities and its
-    frequencies.
-    """
+    """Greedy answers are the engine's; samples have its log-probabilities and frequencies."""
     ours, theirs = (greedy(p, QUESTIONS, max_new_tokens=16) for p in (policy, other))
     assert theirs["text"].tolist() == ours["text"].tolist()
     assert np.allclose(theirs["logprob"], ours["logprob"], atol=1e-2)
+
     settings = dict(seed=0, max_new_tokens=16)
-    drawn = sample(other, QUESTIONS, 64, **settings, path=tmp_path / "samples.parquet", name="vllm")
-    assert drawn.groupby("question_id").size().eq(64).all() and (drawn["logprob"] < 0).all()
-    assert drawn.groupby("question_id")["text"].nunique().gt(1).all()
-    ended = drawn[drawn["finish"] == "stop"]
-    assert len(ended) and (ended["tokens"] <= 16).all()
-    mine = sample(policy, QUESTIONS, 64, **settings)
-    spread = np.sqrt(drawn["logprob"].var() / 256 + mine["logprob"].var() / 256)
-    assert (
-        abs(drawn["logprob"].mean() - mine["logprob"].mean()) < 4 * spread
-    )  # the same distribution
-    again = sample(other, QUESTIONS, 64, **settings, path=tmp_path / "samples.parquet")
-    pd.testing.assert_frame_equal(again, drawn)
+    path = tmp_path / "samples.parquet"
+    theirs = sample(other, QUESTIONS, 64, **settings, path=path, name="vllm")
+    assert theirs.groupby("question_id").size().eq(64).all()
+    assert theirs.groupby("question_id")["text"].nunique().gt(1).all()
+    assert (theirs["logprob"] < 0).all()
+    ended = theirs[theirs["finish"] == "stop"]
+    assert len(ended)
+    assert (ended["tokens"] <= 16).all()
+
+    # the same distribution: the mean log-probabilities agree
+    ours = sample(policy, QUESTIONS, 64, **settings)
+    spread = np.sqrt(theirs["logprob"].var() / 256 + ours["logprob"].var() / 256)
+    assert abs(theirs["logprob"].mean() - ours["logprob"].mean()) < 4 * spread
+
+    again = sample(other, QUESTIONS, 64, **settings, path=path)
+    pd.testing.assert_frame_equal(again, theirs)
 
 
 def test_in_this_process(served, policy, tmp_path):
@@ -104,10 +93,10 @@ def test_in_this_process(served, policy, tmp_path):
 
 def test_a_server(server, policy, tmp_path, monkeypatch):
     check(server, policy, tmp_path)
+
+    config = policy.model.generation_config
     monkeypatch.setattr(serving.AutoTokenizer, "from_pretrained", lambda *a, **k: policy.tokenizer)
-    monkeypatch.setattr(
-        serving.GenerationConfig, "from_pretrained", lambda *a, **k: policy.model.generation_config
-    )
+    monkeypatch.setattr(serving.GenerationConfig, "from_pretrained", lambda *a, **k: config)
     with pytest.raises(LookupError, match="serves .*, not some/model"):
         open_vllm("some/model", base_url=f"http://127.0.0.1:{PORT}/v1")
     with pytest.raises(ConnectionError, match="no server answers"):

@@ -1,8 +1,8 @@
-"""A small OpenAI-compatible server on loopback: one local model behind the chat protocol, batched
-by the engine.
+"""A small OpenAI-compatible server on loopback: one local model behind the chat protocol.
 
-For judges of a size that a laptop runs, and for tests: `python -m lib.engine.chat FOLDER`. It
-answers greedily and alone; a served judge of a real run is vLLM's business.
+It is for judges of a size that a laptop runs, and for tests: `python -m lib.engine.chat FOLDER`.
+Requests that arrive together run in one pass of the engine. It answers greedily and to this machine
+only; a served judge of a real run is vLLM's business.
 """
 
 import argparse
@@ -14,51 +14,44 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from lib.config import load_profile
-from lib.engine.decoding import decode
+from lib.engine.decoding import decode, finish_reason
 from lib.engine.models import Policy, load_policy
 from lib.prompts import render
 
-GATHER = 0.02  # seconds that a first request waits for others to share its pass
-MOST_TOKENS = 256  # tokens of a reply
+GATHER_SECONDS = 0.02  # that a first request waits for others to share its pass
+REPLY_TOKENS = 256  # of a reply, at most
 
 
-class Asked:
-    """One request on its way: prompt ids, most tokens, and the reply with its finish reason once it
-    is there.
-    """
+class ChatRequest:
+    """One request on its way, and its reply once `done` is set."""
 
-    def __init__(self, prompt: list[int], tokens: int):
-        self.prompt, self.tokens = prompt, tokens
-        self.done, self.text, self.finish, self.used, self.error = (
-            threading.Event(),
-            None,
-            None,
-            0,
-            None,
-        )
-
-
-class Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256  # the default of 5 drops connections when many come at once
+    def __init__(self, prompt: list[int], max_tokens: int):
+        self.prompt = prompt  # token ids
+        self.max_tokens = max_tokens
+        self.done = threading.Event()
+        self.text = None
+        self.finish = None
+        self.tokens = 0  # of the reply
+        self.error = None
 
 
 class ChatServer:
-    """Serves a Policy under `name` at http://127.0.0.1:`port`/v1 from threads of this process,
-    until `close`.
+    """Serves a Policy under `name` at http://127.0.0.1:`port`/v1 until `close`.
 
-    Requests that arrive together run in one pass, where their common prefix runs once. `address` is
-    the base URL.
+    It runs in threads of this process. `address` is the base URL.
     """
 
     def __init__(self, policy: Policy, name: str, port: int = 0):
-        self.policy, self.name, self.waiting = policy, name, queue.Queue()
-        self.http = Listener(("127.0.0.1", port), handler(self))
+        self.policy = policy
+        self.name = name
+        self.waiting = queue.Queue()  # requests, and None to stop
+        self.http = Listener(("127.0.0.1", port), Handler)
+        self.http.chat = self
         self.address = f"http://127.0.0.1:{self.http.server_port}/v1"
-        self.threads = [
-            threading.Thread(target=work, daemon=True)
-            for work in (self.http.serve_forever, self.answer)
-        ]
+
+        # one thread answers, so that the model runs one pass at a time
+        works = (self.http.serve_forever, self.answer)
+        self.threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self.threads:
             thread.start()
 
@@ -77,125 +70,130 @@ class ChatServer:
         self.http.server_close()
 
     def answer(self) -> None:
-        """Answer what waits, all of it in one pass, again and again."""
+        """Answer all waiting requests in one pass, again and again until None comes."""
         while (first := self.waiting.get()) is not None:
-            time.sleep(GATHER)
+            time.sleep(GATHER_SECONDS)
             batch = [first]
             while not self.waiting.empty():
                 batch.append(self.waiting.get())
-            if None in batch:
-                self.waiting.put(None)
-            self.run([asked for asked in batch if asked is not None])
 
-    def run(self, batch: list[Asked]) -> None:
-        """Greedy replies to a batch; an error goes to every request of it, the server goes on."""
+            if None in batch:  # stop after this pass
+                self.waiting.put(None)
+            self.run([request for request in batch if request is not None])
+
+    def run(self, batch: list[ChatRequest]) -> None:
+        """Reply to a batch greedily; an error goes to its requests, and the server lives on."""
+        prompts = [request.prompt for request in batch]
         try:
-            longest = max(asked.tokens for asked in batch)
-            for done in decode(
-                self.policy, [asked.prompt for asked in batch], lambda i: None, longest
-            ):
-                asked, ids = batch[done["index"]], done["ids"][0][: batch[done["index"]].tokens]
-                asked.text = self.policy.tokenizer.decode(ids, skip_special_tokens=True)
-                asked.used, asked.finish = (
-                    len(ids),
-                    "stop" if ids[-1] in self.policy.stops else "length",
-                )
+            longest = max(request.max_tokens for request in batch)
+            for answer in decode(self.policy, prompts, lambda i: None, longest):
+                request = batch[answer["index"]]
+                ids = answer["ids"][0][: request.max_tokens]
+                request.text = self.policy.tokenizer.decode(ids, skip_special_tokens=True)
+                request.finish = finish_reason(ids, self.policy.stops)
+                request.tokens = len(ids)
         except Exception as error:  # it must not end the thread that every later request waits for
-            for asked in batch:
-                asked.error = f"{type(error).__name__}: {error}"
-        for asked in batch:
-            asked.done.set()
+            for request in batch:
+                request.error = f"{type(error).__name__}: {error}"
+
+        for request in batch:
+            request.done.set()
 
     def complete(self, body: dict) -> tuple[int, dict]:
-        """Status and answer of one chat completion request; what cannot be served is refused with
-        its reason.
-        """
-        if body.get("model") != self.name:
-            return 404, _refusal(
-                f"the model {body.get('model')!r} is not served here, {self.name!r} is"
-            )
+        """Status and answer of one chat completion request; waits until it is answered."""
+        if refusal := self.refuse(body):
+            return refusal
+
+        prompt = render(self.policy.tokenizer, body["messages"])
+        request = ChatRequest(prompt, min(body.get("max_tokens") or REPLY_TOKENS, REPLY_TOKENS))
+        self.waiting.put(request)
+        request.done.wait()
+        if request.error:
+            return 500, error_body(request.error)
+
+        message = {"role": "assistant", "content": request.text}
+        usage = {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": request.tokens,
+            "total_tokens": len(prompt) + request.tokens,
+        }
+        return 200, {
+            "id": f"chatcmpl-{id(request):x}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": self.name,
+            "choices": [{"index": 0, "finish_reason": request.finish, "message": message}],
+            "usage": usage,
+        }
+
+    def refuse(self, body: dict) -> tuple[int, dict] | None:
+        """Status and reason for a request that cannot be served, None for one that can."""
+        model = body.get("model")
+        if model != self.name:
+            return 404, error_body(f"the model {model!r} is not served here, {self.name!r} is")
         if body.get("temperature", 0) or body.get("stream") or body.get("n", 1) != 1:
-            return 400, _refusal("this server answers greedily, one whole reply a request")
+            return 400, error_body("this server answers greedily, one whole reply for each request")
+
         messages = body.get("messages")
         plain = isinstance(messages, list) and all(
             isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages
         )
         if not messages or not plain:
-            return 400, _refusal("`messages` must be a list of role and text")
-        tokens = body.get("max_tokens") or MOST_TOKENS
+            return 400, error_body("`messages` must be a list of role and text")
+
+        tokens = body.get("max_tokens") or REPLY_TOKENS
         if not isinstance(tokens, int) or tokens < 1:
-            return 400, _refusal("`max_tokens` must be a positive whole number")
-        prompt = render(self.policy.tokenizer, messages)
-        asked = Asked(prompt, min(tokens, MOST_TOKENS))
-        self.waiting.put(asked)
-        asked.done.wait()
-        if asked.error:
-            return 500, _refusal(asked.error)
-        choice = {
-            "index": 0,
-            "finish_reason": asked.finish,
-            "message": {"role": "assistant", "content": asked.text},
-        }
-        usage = {
-            "prompt_tokens": len(prompt),
-            "completion_tokens": asked.used,
-            "total_tokens": len(prompt) + asked.used,
-        }
-        return 200, {
-            "id": f"chatcmpl-{id(asked):x}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": self.name,
-            "choices": [choice],
-            "usage": usage,
-        }
+            return 400, error_body("`max_tokens` must be a positive whole number")
+        return None
 
 
-def _refusal(message: str) -> dict:
+def error_body(message: str) -> dict:
+    """An error in the form of the OpenAI protocol."""
     return {"error": {"message": message, "type": "invalid_request_error", "code": None}}
 
 
-def handler(server: ChatServer):
-    """The HTTP handler class of one server: GET /v1/models and POST /v1/chat/completions."""
+class Listener(ThreadingHTTPServer):
+    """The HTTP server of one ChatServer, its attribute `chat`; one thread for each connection."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    daemon_threads = True
+    request_queue_size = 256  # the default of 5 drops connections when many come at once
 
-        def log_message(self, *words):
-            pass
 
-        def reply(self, status: int, answer: dict) -> None:
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+class Handler(BaseHTTPRequestHandler):
+    """GET /v1/models and POST /v1/chat/completions."""
 
-        def do_GET(self):
-            if self.path != "/v1/models":
-                return self.reply(404, _refusal(f"no such address: {self.path}"))
-            self.reply(
-                200,
-                {
-                    "object": "list",
-                    "data": [{"id": server.name, "object": "model", "owned_by": "local"}],
-                },
-            )
+    protocol_version = "HTTP/1.1"
 
-        def do_POST(self):
-            text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if self.path != "/v1/chat/completions":
-                return self.reply(404, _refusal(f"no such address: {self.path}"))
-            try:
-                body = json.loads(text)
-            except ValueError:
-                body = None
-            if not isinstance(body, dict):
-                return self.reply(400, _refusal("the body is no JSON object"))
-            self.reply(*server.complete(body))
+    def log_message(self, *words):
+        """Nothing: the default prints a line for each request."""
 
-    return Handler
+    def reply(self, status: int, answer: dict) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        if self.path != "/v1/models":
+            return self.reply(404, error_body(f"no such address: {self.path}"))
+        model = {"id": self.server.chat.name, "object": "model", "owned_by": "local"}
+        self.reply(200, {"object": "list", "data": [model]})
+
+    def do_POST(self):
+        # read it even where it is refused: the next request of this connection comes after it
+        text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path != "/v1/chat/completions":
+            return self.reply(404, error_body(f"no such address: {self.path}"))
+
+        try:
+            body = json.loads(text)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            return self.reply(400, error_body("the body is no JSON object"))
+        self.reply(*self.server.chat.complete(body))
 
 
 def main() -> None:
@@ -209,6 +207,7 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=8010)
     args = parser.parse_args()
+
     try:
         profile = load_profile(args.run)
         name = args.name or (args.folder or profile.model).rstrip("/").rpartition("/")[2]

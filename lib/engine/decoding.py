@@ -1,107 +1,97 @@
-"""Decoding: the distinct prefixes of all answers in flight run together, one token at a time.
+"""Decoding: the distinct prefixes of all answers in flight run together, a token a step.
 
-Samples of one question share prefixes. At each node of the question's trie every sample draws its
-own next token, samples that drew the same one go on together, and each distinct prefix is run once.
-Sample i of a question uses random numbers of its own, so it depends neither on the batch, nor on
-the order, nor on how many other samples are drawn.
+1) Admit prompts while there is room: what they share is run once.
+2) Otherwise run one step: the next token of every distinct prefix, each once.
+3) Draw a next token for every sample of a prefix; samples that drew the same one go on together.
+4) Yield the prompts whose samples have all ended.
+
+Sample i of a question uses random numbers of its own. So it does not depend on the batch, on the
+order, or on how many other samples are drawn.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lib.engine.families import FAMILY, Family, KeyValueCache, run_prompts, run_step
+from lib.engine.families import FAMILY_SIZE, Family, KeyValueCache
 from lib.engine.linear import packed_weights
-from lib.engine.trie import softmax_
+from lib.engine.logprobs import softmax_
+from lib.engine.passes import PREFILL, run_prompts, run_step
 
-if TYPE_CHECKING:  # lib.engine.models uses this module
-    from lib.engine.models import Policy
-
-PREFILL = 64  # prompts that are run together when they are admitted
 VOCABULARY_BLOCK = 256  # tokens summed together before a draw looks inside
-GREEDY = np.full((1, 1), np.nan)  # the uniform numbers of one greedy completion: none
 
 
-class Answers:
+class Samples:
     """The samples of one prompt, as they grow."""
 
-    def __init__(self, index: int, prompt: list[int], draws: np.ndarray):
+    def __init__(self, index: int, prompt: list[int], numbers: np.ndarray):
         self.index = index
         self.prompt = prompt
-        self.draws = draws  # (n, max_new_tokens)
-        self.ids = [[] for _ in draws]
-        self.logprobs = np.zeros(len(draws))
-        self.entropies = np.zeros(len(draws))
-        self.open = 1  # families that go on
-        self.depth = len(prompt)  # of the next token
+        self.numbers = numbers  # (n, max_new_tokens) uniform numbers, NaN = greedy
+        self.ids = [[] for _ in numbers]
+        self.logprobs = np.zeros(len(numbers))
+        self.entropies = np.zeros(len(numbers))
+        self.open_families = 1  # in the cache
 
-    def numbers(self, samples: list[int]) -> np.ndarray:
-        """The uniform numbers of these samples' next tokens, (samples,); they are equally long."""
-        position = min(len(self.ids[samples[0]]), self.draws.shape[1] - 1)
-        return self.draws[samples, position]
-
-    def result(self, stops: frozenset[int], entropies: bool) -> dict:
-        """What `decode` yields of a prompt whose samples have all ended."""
-        finish = ["stop" if ids[-1] in stops else "length" for ids in self.ids]
-        done = {"index": self.index, "ids": self.ids, "logprob": self.logprobs, "finish": finish}
-        return done | ({"entropy": self.entropies} if entropies else {})
-
-
-@dataclass
-class Draw:
-    """The next token of every sample in flight, in the order of families and prefixes."""
-
-    tokens: list[int]
-    logprobs: list[float]
-    entropies: list[float] | None  # of the distribution that each token is drawn from, in nats
+    def result(self, stops, entropies: bool) -> dict:
+        """What `decode` yields for this prompt."""
+        answers = {"index": self.index, "ids": self.ids, "logprob": self.logprobs}
+        answers["finish"] = [finish_reason(ids, stops) for ids in self.ids]
+        if entropies:
+            answers["entropy"] = self.entropies
+        return answers
 
 
 @torch.inference_mode()
-def decode(
-    policy: "Policy",
-    prompts: list[list[int]],
-    draws: Callable[[int], np.ndarray | None],
-    max_new_tokens: int,
-    rows: int = 256,
-    entropies: bool = False,
-) -> Iterator[dict]:
+def decode(policy, prompts, draws, max_new_tokens, rows=256, entropies=False) -> Iterator[dict]:
     """Completions of each prompt, one dict for each prompt as it finishes.
 
-    prompts: token ids; draws(i) gives the (n, max_new_tokens) uniform numbers of prompt i, or None
-    for one greedy completion. About `rows` distinct prefixes are run together; a prompt is admitted
-    when others finish, so memory does not grow with their number. Yields index, ids (n lists,
-    end-of-text included), logprob (n,), finish (n of `stop` or `length`), and, if wanted, entropy
-    (n,): the sum over the tokens, in nats. Raises ValueError for a prompt too long for the model.
-    The model must not change before the last one is yielded.
+    policy: lib.engine.models.Policy, whose model must not change before the last dict is yielded.
+    prompts: token ids of each. draws(i): the (n, max_new_tokens) uniform numbers of prompt i, or
+    None for one greedy completion. About `rows` distinct prefixes are run together; a prompt is
+    admitted when others finish, so memory does not grow with the number of prompts.
+
+    Yields index, ids (n lists, end-of-text included), logprob (n,), finish (n of `stop` or
+    `length`), and on request entropy (n,): the sum over the tokens, in nats. Raises ValueError for
+    a prompt too long for the model.
     """
-    _check_lengths(policy, prompts, max_new_tokens)
-    cache = _open_cache(policy, prompts, draws, max_new_tokens, rows)
-    waiting = list(range(len(prompts)))[::-1]
+    refuse_long_prompts(policy.model, prompts, max_new_tokens)
+
+    def numbers(i):
+        """(n, max_new_tokens) uniform numbers of prompt i, or NaN for a greedy completion."""
+        drawn = draws(i)
+        return np.full((1, max_new_tokens), np.nan) if drawn is None else drawn
+
+    n = len(numbers(0)) if prompts else 1
+    cache = make_cache(policy.model, prompts, n, max_new_tokens, rows)
+    waiting = deque(range(len(prompts)))
 
     with packed_weights(policy.model):
         while waiting or cache.families:
-            # let prompts in while there is room, else take every prefix one token further
-            admitted = _admit(waiting, cache, prompts, draws, rows)
-            families, hidden = (
-                _start(policy, cache, admitted) if admitted else _advance(policy, cache)
-            )
+            room = rows - sum(len(family.tokens) for family in cache.families)
 
-            # every sample draws its own next token
-            draw = _draw_tokens(policy, hidden, families, entropies)
+            # 1) not before a quarter of the rows is free: a prefill of many prompts costs less
+            if waiting and room > rows // 4:
+                families, hidden = admit(policy.model, cache, prompts, waiting, numbers, room)
+            else:  # 2)
+                families, hidden = advance(policy.model, cache)
 
-            # samples that drew the same token go on as one prefix
-            for answers in _regroup(cache, families, draw, policy.stops, max_new_tokens):
-                yield answers.result(policy.stops, entropies)
+            # 3) and 4)
+            draw(policy.model, hidden, families, entropies)
+            for family in families:
+                regroup(cache, family, policy.stops, max_new_tokens)
+                if not family.owner.open_families:
+                    yield family.owner.result(policy.stops, entropies)
 
 
-def _check_lengths(policy: "Policy", prompts: list[list[int]], max_new_tokens: int) -> None:
+def refuse_long_prompts(model, prompts: list[list[int]], max_new_tokens: int) -> None:
+    """Raise ValueError where a prompt and its completion do not fit the model."""
     longest = max(map(len, prompts), default=0)
-    limit = policy.model.config.max_position_embeddings
+    limit = model.config.max_position_embeddings
     if longest + max_new_tokens > limit:
         raise ValueError(
             f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the model's "
@@ -109,138 +99,132 @@ def _check_lengths(policy: "Policy", prompts: list[list[int]], max_new_tokens: i
         )
 
 
-def _open_cache(policy, prompts, draws, max_new_tokens, rows) -> KeyValueCache:
-    """A cache of the size that will probably be needed; it grows where the guess is too small."""
-    numbers = draws(0) if prompts else None
-    n = 1 if numbers is None else len(numbers)
+def make_cache(model, prompts, n: int, max_new_tokens: int, rows: int) -> KeyValueCache:
+    """An empty cache of about the size that decoding will need; a guess, since it can grow."""
     longest = max(map(len, prompts), default=0)
 
-    # families in flight: of about four prefixes each, or all questions' families, full ones
-    slots = max(1, min(rows * 5 // (4 * min(n, 4)), len(prompts) * -(-2 * n // FAMILY)))
-    columns = longest + max(max_new_tokens, min(n, FAMILY) * min(max_new_tokens, 32))
-    return KeyValueCache(policy, slots, columns)
+    # families in flight: of about 4 prefixes each, or all samples of all prompts in full ones
+    slots = max(1, min(rows * 5 // (4 * min(n, 4)), len(prompts) * -(-2 * n // FAMILY_SIZE)))
+
+    # each prefix of a family has columns of its own for its tokens: room for 32 of them
+    columns = longest + max(max_new_tokens, min(n, FAMILY_SIZE) * min(max_new_tokens, 32))
+    return KeyValueCache(model, slots, columns)
 
 
-def _admit(waiting: list[int], cache: KeyValueCache, prompts, draws, rows: int) -> list[Answers]:
-    """The next prompts, taken off `waiting`, when there is room for a quarter of `rows` or more.
+def admit(
+    model, cache: KeyValueCache, prompts, waiting: deque[int], numbers: Callable, room: int
+) -> tuple[list[Family], torch.Tensor]:
+    """Run the next prompts: a family for each, of all its samples, and hidden states (N, hidden).
 
-    A prompt may need as many prefixes as it has samples.
+    waiting: indices of prompts, from which the admitted ones are taken; room: free rows.
     """
-    room = rows - sum(len(family.tokens) for family in cache.families)
-    if not waiting or room <= rows // 4:
-        return []
+    # a prompt may come to as many prefixes as it has samples
+    count = min(len(waiting), max(1, room // len(numbers(waiting[0]))), PREFILL)
+    batch = [waiting.popleft() for _ in range(count)]
 
-    numbers = draws(waiting[-1])
-    width = 1 if numbers is None else len(numbers)
-    count = min(len(waiting), max(1, room // width), PREFILL)
-
-    admitted = []
-    for index in [waiting.pop() for _ in range(count)]:
-        numbers = draws(index)
-        admitted.append(Answers(index, prompts[index], GREEDY if numbers is None else numbers))
-    return admitted
-
-
-def _start(policy, cache, admitted: list[Answers]) -> tuple[list[Family], torch.Tensor]:
-    """Run the prompts of new answers: their families, and hidden states (prompts, hidden)."""
-    families, hidden = run_prompts(
-        policy, cache, [answers.prompt for answers in admitted], admitted
-    )
+    owners = [Samples(i, prompts[i], numbers(i)) for i in batch]
+    families, hidden = run_prompts(model, cache, owners)
     for family in families:
-        family.prefixes = [list(range(len(family.owner.draws)))]  # all samples share the prompt
+        family.prefixes = [list(range(len(family.owner.ids)))]
     return families, hidden
 
 
-def _advance(policy, cache) -> tuple[list[Family], torch.Tensor]:
-    """Run the drawn tokens of every prefix: all families, and hidden states (prefixes, hidden)."""
-    families = list(cache.families)
-    depths = [family.owner.depth for family in families for _ in family.tokens]
-    hidden = run_step(policy, cache, depths)
-    for answers in {family.owner for family in families}:
-        answers.depth += 1
-    return families, hidden
+def advance(model, cache: KeyValueCache) -> tuple[list[Family], torch.Tensor]:
+    """Run one step: all families, and the hidden states (N, hidden) of their N prefixes."""
+    depths = []
+    for family in cache.families:
+        first = family.prefixes[0][0]  # all samples of a family have as many tokens
+        depth = len(family.owner.prompt) + len(family.owner.ids[first]) - 1
+        depths += [depth] * len(family.tokens)
+    return list(cache.families), run_step(model, cache, depths)
 
 
-def _draw_tokens(policy, hidden: torch.Tensor, families: list[Family], entropies: bool) -> Draw:
-    """Draw the next token of every sample from its prefix's distribution, hidden (N, hidden)."""
-    logits = policy.model.get_output_embeddings()(hidden).float()  # (N, V)
+def draw(model, hidden: torch.Tensor, families: list[Family], entropies: bool) -> None:
+    """Append a next token to every sample of the families.
+
+    hidden (N, hidden): the last hidden states of their N prefixes.
+    """
+    # the logits are the largest tensor of a step: their softmax takes their place
+    logits = model.get_output_embeddings()(hidden).float()  # (N, V)
     if entropies:
-        entropy = softmax_(logits)[1].tolist()  # in place: the logits are probabilities now
-        probs = logits
+        entropy, probs = softmax_(logits)[1].tolist(), logits
     else:
-        entropy = None
-        probs = torch.softmax(logits, -1, out=logits)
+        entropy, probs = None, torch.softmax(logits, -1, out=logits)
 
-    # one row of `probs` for each prefix, one number for each of its samples
+    # the M samples in the order of their prefixes: row of `probs`, uniform number of this token
     prefixes = [(family.owner, prefix) for family in families for prefix in family.prefixes]
-    node = [row for row, (_, prefix) in enumerate(prefixes) for _ in prefix]  # (M,)
-    numbers = np.concatenate([answers.numbers(prefix) for answers, prefix in prefixes])  # (M,)
-    tokens, logprobs = choose(probs, torch.tensor(node, device=hidden.device), numbers)
-    return Draw(tokens, logprobs, [entropy[row] for row in node] if entropies else None)
+    row = [i for i, (_, prefix) in enumerate(prefixes) for _ in prefix]
+    numbers = [owner.numbers[prefix, len(owner.ids[prefix[0]])] for owner, prefix in prefixes]
+    node = torch.tensor(row, device=hidden.device)  # (M,)
+    tokens, logprobs = choose(probs, node, np.concatenate(numbers))
+
+    samples = [(owner, s) for owner, prefix in prefixes for s in prefix]
+    for (owner, s), token, logprob in zip(samples, tokens, logprobs, strict=True):
+        owner.ids[s].append(token)
+        owner.logprobs[s] += logprob
+    if entropies:
+        for (owner, s), i in zip(samples, row, strict=True):
+            owner.entropies[s] += entropy[i]
 
 
-def _regroup(cache, families, draw: Draw, stops, max_new_tokens: int) -> list[Answers]:
-    """Append the drawn tokens and group samples by the prefix they now share; finished answers."""
-    sample = 0  # place in `draw`
-    finished = []
-    for family in families:
-        answers, parents, prefixes, next_tokens = family.owner, [], [], []
+def regroup(cache: KeyValueCache, family: Family, stops, max_new_tokens: int) -> None:
+    """Let the samples that drew the same token go on together; without any, the family leaves."""
+    owner, parents, prefixes, tokens = family.owner, [], [], []
+    for parent, prefix in enumerate(family.prefixes):
+        children = {}  # next token -> the samples that drew it and go on
+        for s in prefix:
+            ids = owner.ids[s]
+            if ids[-1] not in stops and len(ids) < max_new_tokens:
+                children.setdefault(ids[-1], []).append(s)
+        parents += [parent] * len(children)
+        prefixes += children.values()
+        tokens += children
 
-        for parent, prefix in enumerate(family.prefixes):
-            children = {}  # token -> the samples that drew it and go on
-            for s in prefix:
-                token = draw.tokens[sample]
-                answers.ids[s].append(token)
-                answers.logprobs[s] += draw.logprobs[sample]
-                if draw.entropies:
-                    answers.entropies[s] += draw.entropies[sample]
-                if token not in stops and len(answers.ids[s]) < max_new_tokens:
-                    children.setdefault(token, []).append(s)
-                sample += 1
-            parents += [parent] * len(children)
-            prefixes += children.values()
-            next_tokens += children
-
-        if next_tokens:
-            before = len(cache.families)
-            cache.extend(family, parents, prefixes, next_tokens)
-            answers.open += len(cache.families) - before
-        else:
-            cache.remove(family)
-            answers.open -= 1
-            finished += [] if answers.open else [answers]
-    return finished
+    before = len(cache.families)
+    if tokens:
+        cache.extend(family, parents, prefixes, tokens)
+    else:
+        cache.remove(family)
+    owner.open_families += len(cache.families) - before
 
 
 def choose(probs, node, numbers) -> tuple[list[int], list[float]]:
-    """Tokens and their log-probabilities by inverse transform: one uniform number a sample, NaN =
-    greedy.
+    """Tokens and their log-probabilities by inverse transform, one uniform number for each sample.
 
-    probs (N, V), node (M,) the row of each sample, numbers (M,) in [0, 1). The cumulative sum runs
-    over blocks of the vocabulary in double precision, then inside the drawn block.
+    probs (N, V), node (M,) the row of each sample, numbers (M,) in [0, 1), NaN = greedy. The
+    cumulative sum runs over blocks of the vocabulary in double precision, then inside the drawn
+    block.
     """
-    greedy = torch.from_numpy(np.isnan(numbers)).to(node.device)
+    greedy = torch.from_numpy(np.isnan(numbers)).to(node.device)  # (M,)
     tokens = probs.argmax(-1)[node] if bool(greedy.any()) else node.new_zeros(())
+
     if not bool(greedy.all()):
         u = torch.from_numpy(np.nan_to_num(numbers)).to(node.device)  # (M,) double
         spare = -probs.shape[1] % VOCABULARY_BLOCK
         padded = F.pad(probs, (0, spare)) if spare else probs
         blocks = padded.view(len(probs), -1, VOCABULARY_BLOCK)  # (N, V / B, B)
+
+        # the block: the first whose cumulative sum is beyond the target
         sums = blocks.sum(-1).double().cumsum(-1)  # (N, V / B)
-        target = u * sums[node, -1]
+        target = u * sums[node, -1]  # (M,)
         block = (sums[node] <= target[:, None]).sum(-1).clamp(max=sums.shape[1] - 1)  # (M,)
-        before = torch.where(block > 0, sums[node, (block - 1).clamp(min=0)], 0.0)
+        before = torch.where(block > 0, sums[node, (block - 1).clamp(min=0)], 0.0)  # (M,)
+
+        # the token in it; rounding may put the target past the last token with any probability:
+        # stay on the last that has some
         inner = blocks[node, block].double().cumsum(-1)  # (M, B)
-        # rounding may put the target past the last token with any probability: stay on the last
-        # that has some
-        last = (inner < inner[:, -1:]).sum(-1)
-        offset = torch.minimum((inner <= (target - before)[:, None]).sum(-1), last)
+        last = (inner < inner[:, -1:]).sum(-1)  # (M,)
+        offset = torch.minimum((inner <= (target - before)[:, None]).sum(-1), last)  # (M,)
         tokens = torch.where(greedy, tokens, block * VOCABULARY_BLOCK + offset)
+
     return tokens.tolist(), probs[node, tokens].log().tolist()
 
 
+def finish_reason(ids: list[int], stops) -> str:
+    """`stop` for an answer that ended by itself, `length` for one that was cut."""
+    return "stop" if ids and ids[-1] in stops else "length"
+
+
 def uniform_draws(seed: int, question_id: str, n: int, length: int) -> np.ndarray:
-    """The (n, length) uniform numbers of a question's samples; the first rows are the same for
-    every n.
-    """
+    """The (n, length) uniform numbers of a question's samples; row i is the same for every n."""
     return np.random.default_rng([seed, crc32(question_id.encode())]).random((n, length))

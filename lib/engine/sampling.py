@@ -3,18 +3,21 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from lib.engine.logprobs import ChosenLogprobs
 from lib.engine.models import Policy
-from lib.engine.trie import ChosenLogprobs, Trie, packed_hidden
+from lib.engine.trie import Trie, packed_hidden
 from lib.prompts import direct, render
 from lib.tables import write_table
 
-HEAD = 512  # positions whose next-token logits are held at once in scoring
-SAMPLE_COLUMNS = ["question_id", "policy", "sample", "text", "tokens", "logprob", "finish"]
+SCORED_TOGETHER = 512  # positions whose next-token logits are held at once in scoring
+LIST_COLUMNS = ["sample", "text", "tokens", "logprob", "finish"]  # one entry for each answer
+SAMPLE_COLUMNS = ["question_id", "policy", *LIST_COLUMNS]
 
 
 def sample(
@@ -25,191 +28,193 @@ def sample(
     seed: int,
     max_new_tokens: int,
     rows: int = 256,
-    prompt=direct,
-    path: Path | None = None,
+    prompt: Callable = direct,
+    path: Path | str | None = None,
     name: str = "base",
     first: int = 0,
 ) -> pd.DataFrame:
-    """n independent samples of each question at temperature 1, as a sample frame.
+    """n independent samples of each question at temperature 1, in the questions' order.
 
-    policy: lib.engine.models.Policy or lib.engine.vllm.Served; questions: a question frame, whose
-    order is kept; n None: one greedy answer. With `path` (a parquet file) answers are appended
-    beside it as they come, a call that was interrupted goes on, and a finished one is loaded.
-    `first` skips that many samples.
+    policy: what lib.engine.models.load_sampler gives; n None: one greedy answer. With `path` (a
+    parquet file) answers are appended beside it as they come, a call that was interrupted goes on,
+    and a finished one is loaded. `first` skips that many samples. Returns a sample frame.
     """
     if path is not None and Path(path).exists():
         return pd.read_parquet(path)
+
     ids = questions["question_id"].tolist()
     prompts = [render(policy.tokenizer, prompt(q)) for q in questions["question"]]
+    log = AnswerLog(path, ids)
+    waiting = [i for i, key in enumerate(ids) if key not in log.records]
 
-    with AnswerLog(path, ids) as log:
-        missing = [i for i, question_id in enumerate(ids) if question_id not in log.records]
-        count = "greedy" if n is None else n
-        progress = Progress(f"{name}: {count} x {len(ids)} questions", len(ids), len(log.records))
+    keys, inputs = [ids[i] for i in waiting], [prompts[i] for i in waiting]
+    answers = policy.completions(inputs, keys, n, seed, first, max_new_tokens, rows)
 
-        answers = policy.completions(
-            [prompts[i] for i in missing],
-            [ids[i] for i in missing],
-            n,
-            seed=seed,
-            max_new_tokens=max_new_tokens,
-            rows=rows,
-            first=first,
-        )
-        for done in answers:
-            log.add(_answer_record(ids[missing[done["index"]]], done, policy.tokenizer))
+    what = f"{name}: {'greedy' if n is None else n} x {len(ids)} questions"
+    progress = Progress(what, len(ids), len(log.records))
+    with log:
+        for answer in answers:
+            log.add(answer_record(policy.tokenizer, keys[answer["index"]], answer))
             progress.step()
 
-        frame = _sample_frame([log.records[question_id] for question_id in ids], name, first)
-        log.finish(frame)
+    frame = sample_frame([log.records[key] for key in ids], name, first)
+    log.replace(frame)
     return frame
 
 
-def greedy(policy, questions, *, max_new_tokens, rows=256, prompt=direct, path=None, name="base"):
-    """The greedy answer of each question as a sample frame; resumes like `sample`."""
-    options = dict(max_new_tokens=max_new_tokens, rows=rows, prompt=prompt, path=path, name=name)
-    return sample(policy, questions, None, seed=0, **options)
+def greedy(policy, questions: pd.DataFrame, **settings) -> pd.DataFrame:
+    """The greedy answer of each question as a sample frame with one sample for each question.
+
+    settings: those of `sample`, but for n and seed; it resumes like `sample`.
+    """
+    return sample(policy, questions, None, seed=0, **settings)
 
 
-def _answer_record(question_id: str, done: dict, tokenizer) -> dict:
-    """What is kept of a question's completions, as one line of JSON."""
-    texts = tokenizer.batch_decode(done["ids"], skip_special_tokens=True)
+def answer_record(tokenizer, question_id: str, answer: dict) -> dict:
+    """What is kept of one question's answers: question_id, and a list for each other field."""
+    texts = tokenizer.batch_decode(answer["ids"], skip_special_tokens=True)
     return {
         "question_id": question_id,
         "text": [text.strip() for text in texts],
-        "tokens": [len(ids) for ids in done["ids"]],
-        "logprob": [round(float(logprob), 6) for logprob in done["logprob"]],
-        "finish": done["finish"],
+        "tokens": [len(ids) for ids in answer["ids"]],
+        "logprob": [round(float(x), 6) for x in answer["logprob"]],
+        "finish": answer["finish"],
     }
 
 
-def _sample_frame(records: list[dict], name: str, first: int) -> pd.DataFrame:
-    """One row for each sample of each record."""
+def sample_frame(records: list[dict], name: str, first: int) -> pd.DataFrame:
+    """One row for each answer, of the policy `name`; samples are counted from `first`."""
     frame = pd.DataFrame(records).assign(policy=name)
     frame["sample"] = [list(range(first, first + len(texts))) for texts in frame["text"]]
-    lists = ["sample", "text", "tokens", "logprob", "finish"]
-    frame = frame.explode(lists, ignore_index=True)[SAMPLE_COLUMNS]
+    frame = frame.explode(LIST_COLUMNS, ignore_index=True)[SAMPLE_COLUMNS]
     return frame.astype({"sample": int, "tokens": int, "logprob": float})
 
 
 class AnswerLog:
-    """Answers on disk as they come, one line for each question; without a path it only remembers.
+    """The records of finished questions: as JSON lines beside `path`, and in memory as `records`.
 
-    A torn last line, as a killed call leaves it, is cut off; the other lines are in `records`, by
-    question. `finish` writes the table and removes the log.
+    Without a path they are kept in memory only.
     """
 
-    def __init__(self, path: Path | None, ids: list[str]):
-        self.path = None if path is None else Path(path)
-        self.lines = None if path is None else self.path.with_suffix(".jsonl")
-        self.records: dict[str, dict] = {}
-        self.file = None
-        if self.path is not None:
-            self._read(set(ids))
+    def __init__(self, path: Path | str | None, question_ids: list[str]):
+        self.table = Path(path) if path is not None else None
+        self.lines = self.table.with_suffix(".jsonl") if self.table else None
+        self.records = self.read(set(question_ids)) if self.table else {}
 
-    def _read(self, ids: set[str]) -> None:
-        whole = []
-        for line in self.lines.read_text().splitlines() if self.lines.exists() else []:
+    def read(self, question_ids: set[str]) -> dict[str, dict]:
+        """Whole records of an interrupted call, by question; a torn last line is cut off."""
+        if not self.lines.exists():
+            return {}
+
+        records, whole = {}, []
+        for line in self.lines.read_text().splitlines():
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if record["question_id"] in ids:
-                self.records[record["question_id"]] = record
+            if record["question_id"] in question_ids:
+                records[record["question_id"]] = record
                 whole.append(line)
-        self.lines.parent.mkdir(parents=True, exist_ok=True)
+
         self.lines.write_text("".join(line + "\n" for line in whole))
+        return records
 
     def __enter__(self):
-        self.file = open(self.lines, "a") if self.path is not None else None
+        if self.table:
+            self.lines.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.lines, "a")
         return self
 
-    def __exit__(self, *_):
-        if self.file is not None:
+    def __exit__(self, *error):
+        if self.table:
+            os.fsync(self.file.fileno())
             self.file.close()
 
     def add(self, record: dict) -> None:
+        """Keep the record of a question that is finished, before the next one comes."""
         self.records[record["question_id"]] = record
-        if self.file is not None:
+        if self.table:
             self.file.write(json.dumps(record) + "\n")
             self.file.flush()
 
-    def finish(self, frame: pd.DataFrame) -> None:
-        if self.file is not None:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            write_table(frame, self.path)
+    def replace(self, frame: pd.DataFrame) -> None:
+        """Write the whole table; only then the lines go."""
+        if self.table:
+            write_table(frame, self.table)
             self.lines.unlink()
 
 
 @torch.inference_mode()
 def answer_logprobs(policy: Policy, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
-    """log P(answer | prompt), in nats, of each (prompt, answer) pair of token ids, in one packed
-    pass.
-    """
+    """log P(answer | prompt) in nats of (prompt, answer) pairs of token ids, in one packed pass."""
     trie = Trie([prompt + answer for prompt, answer in pairs], policy.device)
-    hidden = packed_hidden(policy.model.base_model, trie.tokens, trie.depths, trie)
-    before = [
-        node
-        for (prompt, _), path in zip(pairs, trie.nodes, strict=True)
-        for node in path[len(prompt) - 1 : -1]
-    ]
-    sources, back = torch.tensor(before, device=policy.device).unique(return_inverse=True)
-    target = torch.tensor([token for _, answer in pairs for token in answer], device=policy.device)
-    chosen = target.new_zeros(len(target), dtype=torch.float32)
+    hidden = packed_hidden(policy.model.base_model, trie.tokens, trie.depths, trie)  # (N, hidden)
+
+    # every token of an answer, and the node before it, which predicts it
+    tokens, before = [], []
+    for (prompt, answer), path in zip(pairs, trie.nodes, strict=True):
+        tokens += answer
+        before += path[len(prompt) - 1 : -1]
+    target = torch.tensor(tokens, device=policy.device)  # (M,)
+    sources = torch.tensor(before, device=policy.device)  # (M,)
+    sources, back = sources.unique(return_inverse=True)  # (S,), (M,)
+
+    # the logits (S, V) would be the largest tensor: only some rows exist at a time
+    chosen = target.new_zeros(len(target), dtype=torch.float32)  # (M,)
     head = policy.model.get_output_embeddings()
-    for start in range(
-        0, len(sources), HEAD
-    ):  # their logits are the largest tensor: some at a time
-        here = (back >= start) & (back < start + HEAD)
-        logits = head(hidden[sources[start : start + HEAD]])
+    for start in range(0, len(sources), SCORED_TOGETHER):
+        here = (back >= start) & (back < start + SCORED_TOGETHER)  # (M,)
+        logits = head(hidden[sources[start : start + SCORED_TOGETHER]])
         chosen[here] = ChosenLogprobs.apply(logits, back[here] - start, target[here])[0]
-    return [
-        float(part.sum()) for part in chosen.double().split([len(answer) for _, answer in pairs])
-    ]
+
+    parts = chosen.double().split([len(answer) for _, answer in pairs])
+    return [float(part.sum()) for part in parts]
 
 
-def score(policy: Policy, questions: pd.DataFrame, batch: int = 16, prompt=direct) -> pd.DataFrame:
-    """log P(answer and end of text | question) of each answer in `answers`: question_id, answer,
-    logprob, tokens.
+def score(
+    policy: Policy, questions: pd.DataFrame, batch: int = 16, prompt: Callable = direct
+) -> pd.DataFrame:
+    """log P(answer and end of text | question) of each answer in the column `answers`.
 
-    All answers of a question run over the question once; `batch` questions share one pass.
+    Frame of question_id, answer, logprob (nats), tokens. All answers of a question run over the
+    question once; `batch` questions share one pass.
     """
-    end = policy.tokenizer.eos_token_id
-    found = []
+    tokenizer, records = policy.tokenizer, []
     for start in range(0, len(questions), batch):
-        part = questions.iloc[start : start + batch]
-        pairs, keys = [], []
-        for question_id, question, answers in zip(
-            part.question_id, part.question, part.answers, strict=True
-        ):
-            head = render(policy.tokenizer, prompt(question))
-            for answer in answers:
-                pairs.append(
-                    (head, policy.tokenizer(answer, add_special_tokens=False)["input_ids"] + [end])
-                )
-                keys.append((question_id, answer))
+        keys, pairs = [], []
+        for row in questions.iloc[start : start + batch].itertuples():
+            prompt_ids = render(tokenizer, prompt(row.question))
+            for answer in row.answers:
+                answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+                keys.append((row.question_id, answer))
+                pairs.append((prompt_ids, answer_ids + [tokenizer.eos_token_id]))
+
         logprobs = answer_logprobs(policy, pairs)
-        found += [
-            (*key, x, len(tail)) for key, x, (_, tail) in zip(keys, logprobs, pairs, strict=True)
-        ]
-    return pd.DataFrame(found, columns=["question_id", "answer", "logprob", "tokens"])
+        for key, (_, answer_ids), logprob in zip(keys, pairs, logprobs, strict=True):
+            records.append((*key, logprob, len(answer_ids)))
+    return pd.DataFrame(records, columns=["question_id", "answer", "logprob", "tokens"])
 
 
 class Progress:
-    """A line about every fifteen seconds, as questions finish: how much is done, how long to go."""
+    """A line about every fifteen seconds: how many questions are finished, and how long to go."""
 
     def __init__(self, what: str, total: int, done: int = 0, every: float = 15.0):
-        self.what, self.total, self.done, self.first, self.every = what, total, done, done, every
-        self.started = self.told = time.monotonic()
+        self.what = what
+        self.total = total
+        self.done = done
+        self.first = done  # those finished before this call took no time of it
+        self.every = every
+        self.started = self.printed = time.monotonic()
 
     def step(self) -> None:
         """Count one more; print when it is time, and at the end."""
         self.done += 1
         now = time.monotonic()
-        if now - self.told < self.every and self.done < self.total:
+        if now - self.printed < self.every and self.done < self.total:
             return
-        self.told, seconds = now, now - self.started
+
+        self.printed = now
+        seconds = now - self.started
         left = seconds / (self.done - self.first) * (self.total - self.done)
         print(
             f"{self.what}: {self.done}/{self.total} in {seconds:.0f} s, {left:.0f} s to go",

@@ -1,7 +1,6 @@
-"""vLLM in place of the engine for sampling: in this process, or any vLLM server behind the OpenAI
-protocol.
+"""vLLM in place of the engine for sampling: in this process, or any server of the OpenAI protocol.
 
-Both take unique prompts with n, and give what lib.engine.sampling.decode gives. Sampling needs no
+Both take unique prompts with n, and give what lib.engine.decoding.decode gives. Sampling needs no
 gradient and vLLM's kernels are made for GPUs; the engine of this project stays the default, since
 it needs no other environment. A server may be one of many copies (data parallel, Ray): only its
 address matters.
@@ -19,13 +18,15 @@ import numpy as np
 import openai
 from transformers import AutoTokenizer, GenerationConfig
 
-REQUESTS = 64  # prompts handed to vLLM together: answers come, and are kept, after each batch
+from lib.engine.decoding import finish_reason
+from lib.engine.models import end_tokens
+
+PROMPTS_TOGETHER = 64  # handed to vLLM at once: answers come, and are kept, after each batch
 
 
 @dataclass(frozen=True)
-class Served:
-    """A policy that vLLM runs: the name it is served under, its tokenizer, and the ids that end its
-    turn.
+class ServedPolicy:
+    """A policy that vLLM runs: the name it is served under, its tokenizer, and its end-of-turn ids.
 
     engine: a vllm.LLM of this process, or an openai.OpenAI client.
     """
@@ -35,8 +36,10 @@ class Served:
     tokenizer: Any
     stops: frozenset[int]
 
-    def completions(self, prompts, keys, n, *, seed, first, max_new_tokens, **_) -> Iterator[dict]:
-        """What lib.engine.models.Policy.completions yields, from vLLM.
+    def completions(
+        self, prompts, keys, n, seed, first, max_new_tokens, rows=None
+    ) -> Iterator[dict]:
+        """What Policy.completions of lib.engine.models gives; `rows` is vLLM's own business.
 
         The same call gives the same answers where vLLM itself repeats them
         (VLLM_ENABLE_V1_MULTIPROCESSING=0 or VLLM_BATCH_INVARIANT=1).
@@ -44,20 +47,20 @@ class Served:
         seeds = [crc32(f"{seed} {key} {first}".encode()) >> 1 for key in keys]
         run = self._remote if isinstance(self.engine, openai.OpenAI) else self._local
         for index, answers in run(prompts, seeds, n, max_new_tokens):
+            ids = [list(tokens) for tokens, _ in answers]
             yield {
                 "index": index,
-                "ids": [list(ids) for ids, _ in answers],
+                "ids": ids,
                 "logprob": np.array([logprob for _, logprob in answers]),
-                "finish": [
-                    "stop" if ids and ids[-1] in self.stops else "length" for ids, _ in answers
-                ],
+                "finish": [finish_reason(tokens, self.stops) for tokens in ids],
             }
 
     def _local(self, prompts, seeds, n, max_new_tokens):
+        """(index, answers) of each prompt, an answer being (token ids, logprob)."""
         from vllm import SamplingParams
 
-        for start in range(0, len(prompts), REQUESTS):
-            part = range(start, min(start + REQUESTS, len(prompts)))
+        for start in range(0, len(prompts), PROMPTS_TOGETHER):
+            part = range(start, min(start + PROMPTS_TOGETHER, len(prompts)))
             settings = [
                 SamplingParams(
                     n=n or 1,
@@ -72,13 +75,14 @@ class Served:
                 )
                 for i in part
             ]
-            done = self.engine.generate(
-                [{"prompt_token_ids": prompts[i]} for i in part], settings, use_tqdm=False
-            )
-            for i, request in zip(part, done, strict=True):
+            inputs = [{"prompt_token_ids": prompts[i]} for i in part]
+            requests = self.engine.generate(inputs, settings, use_tqdm=False)
+            for i, request in zip(part, requests, strict=True):
                 yield i, [(one.token_ids, one.cumulative_logprob) for one in request.outputs]
 
     def _remote(self, prompts, seeds, n, max_new_tokens):
+        """The same from the server, in the order in which its replies come."""
+
         def ask(i):
             reply = self.engine.completions.create(
                 model=self.name,
@@ -98,41 +102,48 @@ class Served:
             choices = sorted(reply.choices, key=lambda c: c.index)
             return i, [(c.token_ids, float(sum(c.logprobs.token_logprobs))) for c in choices]
 
-        with ThreadPoolExecutor(REQUESTS) as pool:
+        with ThreadPoolExecutor(PROMPTS_TOGETHER) as pool:
             for future in as_completed([pool.submit(ask, i) for i in range(len(prompts))]):
                 yield future.result()
 
 
 def open_vllm(
     name: str, revision=None, dtype="bfloat16", base_url=None, max_length: int = 1024, **options
-) -> Served:
+) -> ServedPolicy:
     """The model folder or hub id `name` run by vLLM in this process, or found at `base_url`.
 
     Raises ModuleNotFoundError without vllm, ConnectionError when nobody answers at `base_url`, and
     LookupError when the server has other models.
     """
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    ends = GenerationConfig.from_pretrained(name, revision=revision).eos_token_id
-    stops = frozenset(
-        x
-        for x in [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
-        if x is not None
-    )
+    config = GenerationConfig.from_pretrained(name, revision=revision)
     if base_url:
-        client = openai.OpenAI(
-            base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=5
+        engine = connect(name, base_url)
+    else:
+        engine = start_engine(name, revision, dtype, max_length, options)
+    return ServedPolicy(name, engine, tokenizer, end_tokens(config, tokenizer))
+
+
+def connect(name: str, base_url: str) -> openai.OpenAI:
+    """A client of the server at `base_url`, which serves `name`."""
+    key = os.environ.get("OPENAI_API_KEY", "none")
+    client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=5)
+    try:
+        known = [model.id for model in client.models.list()]
+    except openai.APIConnectionError as error:
+        raise ConnectionError(
+            f"no server answers at {base_url}; start one: vllm serve {name}"
+        ) from error
+
+    if name not in known:
+        raise LookupError(
+            f"{base_url} serves {', '.join(known)}, not {name}; start one: vllm serve {name}"
         )
-        try:
-            known = [model.id for model in client.models.list()]
-        except openai.APIConnectionError as error:
-            raise ConnectionError(
-                f"no server answers at {base_url}; start one: vllm serve {name}"
-            ) from error
-        if name not in known:
-            raise LookupError(
-                f"{base_url} serves {', '.join(known)}, not {name}; start one: vllm serve {name}"
-            )
-        return Served(name, client, tokenizer, stops)
+    return client
+
+
+def start_engine(name: str, revision, dtype: str, max_length: int, options: dict):
+    """vLLM's engine in this process; options: further arguments of vllm.LLM."""
     try:
         from vllm import LLM
         from vllm.platforms import current_platform
@@ -140,11 +151,12 @@ def open_vllm(
         raise ModuleNotFoundError(
             "sampling.backend `vllm` needs the package vllm: see requirements/README.md"
         ) from None
-    if (
-        current_platform.is_cpu()
-    ):  # its seeded generators cannot go back when a prompt is read in several parts
-        options.setdefault("enable_chunked_prefill", False)
-    engine = LLM(
+
+    # on a CPU its seeded generators cannot go back when a prompt is read in several parts
+    if current_platform.is_cpu():
+        options = {"enable_chunked_prefill": False} | options
+
+    return LLM(
         str(Path(name)) if Path(name).exists() else name,
         revision=revision,
         dtype=dtype,
@@ -152,4 +164,3 @@ def open_vllm(
         enable_prefix_caching=True,
         **options,
     )
-    return Served(name, engine, tokenizer, stops)
