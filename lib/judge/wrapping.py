@@ -16,7 +16,7 @@ UNSURE = re.compile(
     r"]+but\s+",
     re.I,
 )
-LABEL = re.compile(r"^\W*((?:[^\W\d_]+[ -]?){1,4}):\s+(?=\S)")
+LABEL = re.compile(r"^\W*((?:[^\W\d_]+[ -]){0,3}[^\W\d_]+):\s+(?=\S)")
 BAD_LABEL = re.compile(
     r"\b(not|false|wrong|incorrect|old|first|previous|former|never|except|question|q)\b", re.I
 )
