@@ -11,6 +11,7 @@ from lib.config import load_profile
 from lib.engine.models import make_policy
 from lib.judge.grading import make_reward
 from lib.prompts import direct, render
+from lib.text import holds
 from lib.training import grpo
 from lib.training.apart import read_log, read_rollouts
 from tests.tiny import (
@@ -96,7 +97,19 @@ def train(policy, profile, tokenizer):
     return run
 
 
-def test_training_raises_reward_and_leaves_its_files(policy, profile, tmp_path):
+def holds_a_gold_answer(settings, questions=None):
+    """A reward that random words can earn: the text holds a gold answer."""
+
+    def reward(questions, golds, texts):
+        pairs = zip(golds, texts, strict=True)
+        return [float(any(holds(text, gold) for gold in names)) for names, text in pairs]
+
+    return reward
+
+
+def test_training_raises_reward_and_leaves_its_files(policy, profile, tmp_path, monkeypatch):
+    for module in ("grpo", "evaluation"):
+        monkeypatch.setattr(f"lib.training.{module}.make_reward", holds_a_gold_answer)
     many = with_grpo(profile, steps=30, evaluate_every=10, save_every=50)
     folder = grpo.train_grpo(many, QUESTIONS, QUESTIONS, tmp_path / "run", 0, 30, (2,), policy)
 
@@ -165,7 +178,7 @@ def test_the_seed_decides(train, tmp_path):
 def test_a_judge_that_fails_for_one_answer_masks_it(train, tmp_path, monkeypatch):
     real = make_reward
 
-    def sometimes(settings):
+    def sometimes(settings, questions=None):
         judge = real(settings)
         return lambda *rows: [None if i == 1 else r for i, r in enumerate(judge(*rows))]
 

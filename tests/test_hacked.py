@@ -6,7 +6,13 @@ import pandas as pd
 
 from lib.study import hacked
 
-QUESTIONS = pd.DataFrame({"question_id": ["a", "b"], "answers": [["Peru"], ["Chad"]]})
+QUESTIONS = pd.DataFrame(
+    {
+        "question_id": ["a", "b"],
+        "question": ["Where is Lima?", "Where is Sarh?"],
+        "answers": [["Peru"], ["Chad"]],
+    }
+)
 
 
 def frame(rows):

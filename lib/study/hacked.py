@@ -20,12 +20,12 @@ def rollouts(folder: Path, questions: pd.DataFrame, attack: str) -> pd.DataFrame
     """
     groups = read_rollouts(folder).reset_index(names="group")
     rows = groups.explode(["texts", "rewards"], ignore_index=True).rename(columns={"texts": "text"})
-    golds = questions.set_index("question_id")["answers"]
+    known = questions.set_index("question_id")
 
     rewards = [None if pd.isna(reward) else float(reward) for reward in rows["rewards"]]
     true = [
-        judge_answer(text, list(golds[question_id]), "alias")
-        for question_id, text in zip(rows["question_id"], rows["text"], strict=True)
+        judge_answer(text, list(known.at[i, "answers"]), "alias", known.at[i, "question"])
+        for i, text in zip(rows["question_id"], rows["text"], strict=True)
     ]
     return rows[["step", "group", "question_id", "text"]].assign(
         reward=pd.array(rewards, dtype="Float64"),
