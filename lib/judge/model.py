@@ -94,7 +94,7 @@ def messages(question: str, answers: list[str], prediction: str, again: bool = F
     return [{"role": "system", "content": JUDGE_RULES}, {"role": "user", "content": ask}]
 
 
-CONTROL_WORDINGS = {
+JUDGE_PROMPTS = {
     "rules": (messages, verdict),
     "naive": (naive_messages, naive_verdict),
     "shots": (shot_messages, shot_verdict),
@@ -167,7 +167,7 @@ def ask_judge(client, settings: Judge, questions, answers, predictions, notes: l
     asked), disputed, fooled. Raises JudgeFailed when more verdicts fail than `max_failed` and
     chance allow (the Wilson interval of their share lies above it).
     """
-    notes, wording = [] if notes is None else notes, CONTROL_WORDINGS[settings.prompt]
+    notes, wording = [] if notes is None else notes, JUDGE_PROMPTS[settings.prompt]
     if not settings.guards:
         return believe(client, wording, questions, answers, predictions, notes)
     texts, read = [clean(p) for p in predictions], wording[1]
@@ -255,7 +255,7 @@ class ModelJudge:
             }
             self.counts.update(used)
         now = Counter(answers=len(notes), failed=sum(v is None for v in verdicts))
-        read = CONTROL_WORDINGS[self.settings.prompt][1]
+        read = JUDGE_PROMPTS[self.settings.prompt][1]
         now["positives"] = sum(read(note["raw"]) == 1.0 for note in notes)
         for count, name in (
             ("prechecked",) * 2,
