@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,9 @@ import pandas as pd
 from lib.text import unique
 
 TEXT_COLUMNS = ("question", "answers", "question_id", "prediction")
+
+
+LIST_IN_TEXT = re.compile(r"\s*\[\s*([\"']|\])")
 
 
 class TableError(ValueError):
@@ -81,12 +85,18 @@ def need(frame: pd.DataFrame, columns: list[str], where) -> None:
 
 
 def read_answers(value, where="", row=0) -> list[str]:
-    """The answers as a list: of a list, an array, a JSON list in a string, or one string."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    """The answers as a list: of a list, an array, a JSON list in a string, or one string.
+
+    A string that begins with a bracket and a quote must be a JSON list; another one, such as the
+    title "[REC]", is a text.
+    """
+    if isinstance(value, str) and LIST_IN_TEXT.match(value):
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            shown = f"`answers` {value[:60]!r} is no JSON list ({error})"
+            shown = (
+                f"`answers` {value[:60]!r} is no JSON list ({error}); write it with double quotes"
+            )
             raise TableError(f"{where}: row {row}: {shown}") from None
 
     # one text or number is one answer; nan, None, a mapping and a truth value are none

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from lib.config import Auditor, Judge
+from lib.judge.formats import PREDICTION_FORMATS, read_predictions
 from lib.judge.grading import regrade
 from lib.metrics import accuracy
-from lib.tables import read_table, save_table, writer
+from lib.tables import save_table, writer
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -17,8 +18,14 @@ def parse_arguments() -> argparse.Namespace:
         description="Grade predictions: a file with question, answers and prediction.",
     )
     add = parser.add_argument
-    add("input", type=Path, help="csv, jsonl or parquet; `prediction` is one text or a list")
+    add("input", type=Path, help="csv, jsonl, parquet, or a log of lm-eval, simple-evals, Inspect")
     add("output", type=Path, help="csv, jsonl or parquet: the same rows with the verdicts")
+    add(
+        "--format",
+        choices=["auto", *PREDICTION_FORMATS],
+        default="auto",
+        help="whose file it is; auto looks",
+    )
     add("--judge", choices=["exact", "alias", "llm"], default="alias")
     add("--model", help="the judge's model, as its server names it")
     add("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
@@ -56,7 +63,10 @@ def main() -> None:
     try:
         settings = read_settings(args)
         writer(args.output)  # an output that cannot be written is refused before anything is asked
-        graded = regrade(read_table(args.input), settings, args.input)
+        table, form = read_predictions(args.input, args.format)
+        if form != "plain":
+            print(f"{args.input}: read as a file of {form}, {len(table)} questions", flush=True)
+        graded = regrade(table, settings, args.input)
         save_table(graded, args.output)
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
         sys.exit(f"judging: {' '.join(str(error).split())}")
