@@ -143,7 +143,10 @@ def _found_leaks(kind: str, test: pd.DataFrame, leaks: pd.DataFrame, rest: pd.Da
 
     # Bao'an is another name of Shenzhen, and a place in it: such a question is not clean
     others = {name for names in test["names"] for name in names}
-    clean = rest[~rest["fact"].isin(set(test["fact"])) & ~rest["subject"].isin(others)]
+    subjects = set(test["subject"])
+    renamed = rest["names"].map(lambda names: bool(subjects & set(names)))
+    asked = rest["fact"].isin(set(test["fact"])) | rest["subject"].isin(others) | renamed
+    clean = rest[~asked]
     test, train = complete(test, "atlas"), complete(pd.concat([leaks, clean]), "atlas")
 
     met = candidates(train, test, settings.neighbours, settings.similarity)
