@@ -94,6 +94,11 @@ def test_a_name_of_two_candidates_is_no_answer():
     assert explain("South Korea", gold, "alias", asked, COUNTRIES)[0]
 
 
+def test_a_saint_is_a_saint_in_short():
+    assert explain("St. Gallen", ["Saint Gallen"], "alias", "Which town is it?")[0]
+    assert explain("Saint Gallen", ["St. Gallen"], "alias", "Which town is it?")[0]
+
+
 def test_the_subject_of_the_question_is_no_second_answer():
     asked = "Which city is the capital of Chad?"
     assert explain("The capital of Chad is Mali.", ["Mali"], "alias", asked, COUNTRIES)[0]

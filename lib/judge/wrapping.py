@@ -67,7 +67,10 @@ def same(text: str, answer: str) -> bool:
 @lru_cache(maxsize=1 << 16)
 def has_value(answer: str) -> bool:
     """Whether an answer holds a value that can be written in another way."""
-    return any(c.isdigit() for c in answer) or value_form(answer) != normalise(answer)
+    plain = normalise(answer)
+    return (
+        any(c.isdigit() for c in answer) or value_form(answer) != plain or "saint" in plain.split()
+    )
 
 
 def is_short_name(text: str, answers: list[str], question: str) -> bool:
