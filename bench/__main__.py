@@ -1,5 +1,4 @@
-"""The engine against its peers, interleaved in one run: seconds, ratios, exactness, and the
-machine's limit.
+"""The engine against its peers, interleaved in one run: seconds, ratios, exactness, limits.
 
 Every row times ours and the peer on the same questions in turn, several times after a first that is
 not counted, and reports medians and the range of the ratio; `same_products` is the ratio to the

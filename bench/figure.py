@@ -8,9 +8,7 @@ from lib.figures.style import legend_above, panels, save, whiskers
 
 
 def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
-    """Ratios with their range and the goals, and how the cost of sampling grows, as 'engine' in
-    `folder`.
-    """
+    """Ratios with their ranges and goals, and the growth of sampling, as `engine` in `folder`."""
     goals = {
         "update": 5,
         "step": 4,

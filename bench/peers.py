@@ -54,8 +54,7 @@ def stock(model):
 
 
 def random_model(shape: str, policy):
-    """A model of random weights: a profile's model folder or hub id `shape`, or `7b`: the shape of
-    Qwen2.5-7B.
+    """A model of random weights: a model folder, a hub id, or `7b` for Qwen2.5-7B's shape.
 
     Speed needs no trained weights. Ends with the small model's end-of-text token, so that its
     prompts do.

@@ -251,9 +251,7 @@ class Bench:
         )
 
     def trainer(self, kind, steps: int, beta: float, skip: bool, completions=None, model=None):
-        """Train `steps` steps from the first policy; the seconds of a step (median) and the first
-        gradient norm.
-        """
+        """Train `steps` steps from the first policy: median seconds and first gradient norm."""
         settings = {
             "questions_per_step": GROUPS,
             "num_generations": N,
@@ -324,9 +322,7 @@ class Bench:
         )
 
     def memory(self) -> None:
-        """Peak memory of a process that samples 10 times the questions, over that of one that
-        samples them once.
-        """
+        """Peak memory of a process that samples 200 questions, over that for 20 questions."""
         peaks = [
             int(
                 subprocess.run(
@@ -356,9 +352,7 @@ class Bench:
         )
 
     def growth(self) -> None:
-        """Seconds of sampling as n, the prompt, the answer and the number of questions grow, one at
-        a time.
-        """
+        """Seconds of sampling as n, prompt, answer and number of questions grow in turn."""
         base = {"questions": 8, "n": 8, "prompt": 0, "answer": LENGTH}
         extra = self.policy.tokenizer(" fact" * 400, add_special_tokens=False)["input_ids"]
         for what, values in {

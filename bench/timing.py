@@ -1,6 +1,4 @@
-"""Two programs timed in turn: seconds, ratios and their range, and the machine's matrix-product
-rate.
-"""
+"""Two programs timed in turn: seconds, ratios with ranges, and the rate of matrix products."""
 
 import gc
 import statistics
@@ -16,9 +14,7 @@ from lib.engine.linear import FASTER, product
 
 @dataclass(frozen=True)
 class Timing:
-    """What `interleave` measured: seconds and the last result of each side, and the rate before
-    each round.
-    """
+    """The seconds and last result of each side, and the rate before each round."""
 
     seconds: dict[str, list[float]]
     results: dict[str, Any]

@@ -1,5 +1,4 @@
-"""vLLM's side of the bench, in its own environment: loads once, then draws each time a line comes
-in.
+"""vLLM's side of the bench in its own environment: loads once, draws for each line of input.
 
 Reads one JSON line, {prompts, n, length}; for each further line draws the samples and prints the
 seconds taken.

@@ -1,5 +1,4 @@
-"""What may go wrong, done on purpose: a table of faults, how many were noticed, what was lost or
-wrongly believed.
+"""What may go wrong, done on purpose: what was noticed, lost or wrongly believed.
 
 `python -m faults` (make faults) does them all and ends with an error when one went other
 than it should; NAME… does some, --speed measures the client and the cache instead. All is real:

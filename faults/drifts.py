@@ -1,6 +1,4 @@
-"""Faults of data and numbers: files that are not as described, planted leaks, secrets, intervals
-and tests.
-"""
+"""Faults of data and numbers: drifted files, planted leaks, secrets, intervals and tests."""
 
 import json
 import subprocess
@@ -26,9 +24,7 @@ from tests.loopback import failure
 
 
 def data_drifts():
-    """Eight drifts of a benchmark's or user's file: each is refused with column or row; the sound
-    files pass.
-    """
+    """Eight drifts of a benchmark's or user's file: each is refused, the sound files are read."""
     nq = pd.DataFrame(
         {"question": ["where is rome", "where is lima"], "answer": [["Italy"], ["Peru"]]}
     )
@@ -78,9 +74,7 @@ def data_drifts():
 
 
 def _read(kind: str, frame: pd.DataFrame, folder: Path) -> str | None:
-    """What the reader of a benchmark (or of a user's file) says against the rows, None when it
-    takes them.
-    """
+    """The reader's objection to the rows of a benchmark or a user's file; None without one."""
     try:
         if kind == "mine":
             frame.to_parquet(folder / "mine.parquet")
@@ -162,9 +156,7 @@ def _found_leaks(kind: str, test: pd.DataFrame, leaks: pd.DataFrame, rest: pd.Da
 
 
 def secrets():
-    """The key, which the server gets and quotes in a refusal, stands in no output, file, manifest
-    or traceback.
-    """
+    """The key, which the server quotes in a refusal, stands in no output, file or traceback."""
     places = {}
     for name, script in {
         "served": honest,
@@ -211,9 +203,7 @@ def secrets():
 
 
 def coverage():
-    """Share of simulated experiments whose 95 % interval holds the truth: 93 to 97 %, for each kind
-    of interval.
-    """
+    """Share of simulated experiments whose 95 % interval holds the truth, for each interval."""
     rng, hit = (
         np.random.default_rng(0),
         {"Wilson": [], "accuracy of samples": [], "gain": [], "bootstrap mean": []},
@@ -261,8 +251,9 @@ def coverage():
 
 
 def _beyond(edge: float) -> float:
-    """What a lift of 0.1 loses at 1 for abilities from beta(1, 2): the integral of (x - edge) 2 (1
-    - x) above it.
+    """The part of a lift of 0.1 that abilities near 1 cannot take, for beta(1, 2).
+
+    It is the integral of (x - edge) 2 (1 - x) above the edge.
     """
     return (1 - edge) ** 3 / 3
 

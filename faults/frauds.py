@@ -1,6 +1,4 @@
-"""Faults of judges: replies that are no verdict, answers that seek one, aliases wrongly refused,
-judges that fail.
-"""
+"""Faults of judges: no verdict, answers that seek one, refused aliases, failing judges."""
 
 import json
 
@@ -53,9 +51,7 @@ SHAPES = {
 
 
 def malformed_verdicts():
-    """24 kinds of reply that are no verdict: each case fails and is null, the sound case after each
-    is judged.
-    """
+    """24 kinds of reply that are no verdict: each case fails, the sound case after it is judged."""
 
     def script(body, attempt):
         case = case_of(body)
@@ -104,9 +100,7 @@ def random_replies():
 
 
 def attacks():
-    """Attack answers by category on a judge that believes everything: one row per category, and the
-    share refused early.
-    """
+    """Attack answers by category, before a judge that believes everything: share refused early."""
     from lib.questions.atlas import atlas
 
     cases = attack_cases(atlas(120, {}, None, 0))
@@ -142,8 +136,7 @@ def attacks():
 
 
 def true_aliases():
-    """True aliases as answers: with all gold answers (rules alone), and left out of them, before a
-    truthful judge.
+    """True aliases as answers: judged by rules, and left out of gold before a truthful judge.
 
     From TriviaQA and PopQA where a mirror of the hub is given, else from atlas; n: answers, lost:
     refused.
@@ -195,9 +188,7 @@ def true_aliases():
 
 
 def failing_judge():
-    """A judge that gives no verdict for 5, 20 or 100 % of the answers: masked, or the run stops;
-    never a zero.
-    """
+    """A judge without a verdict on 5, 20 or 100 % of the answers: masked or stopped, never 0."""
     rows, texts = {}, [f"answer {i:03d}" for i in range(400)]
     for share in (5, 20, 100):
         broken = set(texts[:: 100 // share])

@@ -111,9 +111,7 @@ def trained(folder: Path, policy=None, steps: int = 3, judge=None):
 
 
 def poisoned_training():
-    """NaN and infinity in reward, log-probability and gradient: the run stops before an update,
-    weights are finite.
-    """
+    """NaN and infinity in reward, log-probability and gradient: the run stops before an update."""
     base = [float(i % 4 == 0) for i in range(8)]
 
     def rewards(value):
@@ -163,8 +161,11 @@ def poisoned_training():
 
 
 def tokenizer_traps():
-    """Seven traps. Right: no pad token, pad = end, two end tokens. Refused: no template, double
-    BOS, no end token, a prompt too long."""
+    """Seven tokenizers: three are unusual and work, four are wrong and refused.
+
+    They work without a pad token, with pad = end, and with two end tokens. They are refused without
+    a template, with a double BOS, without an end token, and for a prompt that is too long.
+    """
     policy, asked = tiny(), direct("where is Rome")
     prompt = render(policy.tokenizer, asked)
     plain = answer_logprobs(policy, [(prompt, [5, 2])])
@@ -221,9 +222,7 @@ class Bomb:
 
 
 def malicious_pickles():
-    """Pickles in place of weights, and in a run's own checkpoint: refused, none runs; the honest
-    control does run.
-    """
+    """Pickles in place of weights and in a checkpoint are refused; the honest control does run."""
     rows = {}
     with tempfile.TemporaryDirectory() as name:
         folder, fired = Path(name), Path(name) / "fired"

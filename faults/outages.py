@@ -1,6 +1,4 @@
-"""Faults of calls and their cache: storms, hangs, refusals, kill -9, damage, two writers, a full
-disk.
-"""
+"""Faults of calls and their cache: storms, hangs, refusals, kill -9, damage, a full disk."""
 
 import asyncio
 import os
@@ -24,9 +22,7 @@ from tests.loopback import failure
 
 
 def storm():
-    """2,000 calls while half of the tries get 429 and a fifth 500: every call answered once, none
-    lost or doubled.
-    """
+    """2,000 calls while half of the tries get 429 and a fifth 500: each is answered once."""
 
     def script(body, attempt):
         text = body["messages"][-1]["content"]
@@ -55,9 +51,7 @@ def storm():
 
 
 def hangs():
-    """A server that does not answer 20 calls at first: each ends by the time limit and is asked
-    again.
-    """
+    """A server that does not answer 20 calls at first: each times out and is asked again."""
 
     async def script(body, attempt):
         await asyncio.sleep(30 if attempt == 1 else 0)
@@ -78,8 +72,7 @@ def hangs():
 
 
 def refusals():
-    """Wrong key, spent quota, a refused request, a model that is not scripted_server, no server, a
-    spent budget: one line each.
+    """Wrong key, spent quota, unknown model, no server, a spent budget: one line for each.
 
     Detected: the run stops with a line that says why, at the first refused call; what was answered
     before is kept.
@@ -113,8 +106,9 @@ def refusals():
 
 
 def stopped(at, words: str, kept: int, most: int) -> dict:
-    """The row of a stop: 20 calls end in one line with `words`, after at most `most` requests,
-    `kept` replies kept.
+    """The row of a stop: 20 calls end in one line with `words`, after at most `most` requests.
+
+    `kept` of their replies are in the cache afterwards.
     """
     server, folder, settings = at
     client, line, began = (
@@ -177,8 +171,7 @@ def grade_command(folder: Path, url: str, before: str = "", output: str = "out.c
 
 
 def kills(times: int = 20, n: int = 600):
-    """kill -9 of the judging command at random points, each time run again: the table is that of an
-    unbroken run.
+    """kill -9 of the judging command at random points: the table is an unbroken run's.
 
     Lost: replies that the server had sent and the cache lacks, beyond the 8 in flight.
     """
@@ -219,9 +212,7 @@ def kills(times: int = 20, n: int = 600):
 
 
 def damaged_cache():
-    """A cache with flipped, zeroed, torn and foreign lines: these are asked again, all others are
-    kept.
-    """
+    """A cache with flipped, zeroed, torn and foreign lines: only these are asked again."""
     with scripted_server(lambda b, a: f"re {b['messages'][-1]['content']}") as (
         server,
         folder,
@@ -279,8 +270,7 @@ def two_writers():
 
 
 def full_disk():
-    """A file limit of 16 kB stops the judging command as a full disk does, and a folder that may
-    not be written to.
+    """A file limit stops the judging command as a full disk does; so does a read-only folder.
 
     One line, an exit code, and a second run with room asks only for the rest.
     """
@@ -344,9 +334,7 @@ def full_disk():
 
 
 def cache_keys():
-    """Every field of a request changed in turn: another key each time, the same key for the same
-    request.
-    """
+    """Every changed field of a request gives another key; the same request, the same key."""
     base = ("m", "r", says("a"), {"temperature": 0.0, "max_tokens": 8}, "1", 0)
     changed = [
         ("n", *base[1:]),

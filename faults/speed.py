@@ -1,6 +1,4 @@
-"""How fast the client and its cache are: calls a second against what the concurrency allows, hits,
-opening a file.
-"""
+"""How fast the client and its cache are: calls a second, hits, and opening a file."""
 
 import json
 import os

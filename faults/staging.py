@@ -18,9 +18,7 @@ QUICK = {"timeout": 5, "patience": 60, "first_wait": 0.01}
 
 
 def row(n, detected, lost=0, false_positives=0, ok=None, note="") -> dict:
-    """A row of the table; by default a fault went well when all were noticed, nothing lost, nothing
-    believed.
-    """
+    """A row of the table; by default all faults were noticed, nothing lost, nothing believed."""
     ok = (detected == n and not lost and not false_positives) if ok is None else ok
     return {
         "n": int(n),

@@ -1,6 +1,4 @@
-"""Run folders: where a stage writes, when it may resume, when it refuses, and what it leaves for
-others.
-"""
+"""Run folders: where a stage writes, when it may resume, and what it leaves for others."""
 
 import hashlib
 import json
@@ -47,8 +45,7 @@ class SettingsDiffer(RuntimeError):
 
 
 def run_folder(run: str, model: str, dataset: str, seed: int) -> Path:
-    """The folder of one run, `outputs/<run>/<model>/<dataset>/seed<k>`; the variable OUTPUTS
-    overrides `outputs`.
+    """The folder `outputs/<run>/<model>/<dataset>/seed<k>`; OUTPUTS replaces `outputs`.
 
     A relative OUTPUTS starts at the repository, so that make and JupyterLab mean the same folder.
     """
@@ -57,8 +54,7 @@ def run_folder(run: str, model: str, dataset: str, seed: int) -> Path:
 
 
 class Stage:
-    """One stage's folder. `settings.json` first, tables as they come, `summary.json` and
-    `done.json` last.
+    """One stage's folder: `settings.json` first, tables, then `summary.json` and `done.json`.
 
     Opening it with the settings it was made with resumes (or loads, when `done`); with other
     settings it raises SettingsDiffer and names the first field that differs.
@@ -125,9 +121,7 @@ class Stage:
         return clock.get(part, 0.0)
 
     def finish(self, rows: list[dict]) -> pd.DataFrame:
-        """Write `summary.json` (rows of name, value, low, high, n), the run's summary, then
-        `done.json`.
-        """
+        """Write `summary.json` (name, value, low, high, n), the run's summary, then `done.json`."""
         if not self.done:
             self.seconds("total", time.monotonic() - self.started)
         names = [row["name"] for row in rows]
@@ -171,9 +165,7 @@ def summary_rows(frame: pd.DataFrame, name: str) -> list[dict]:
 
 
 def gather(run: Path) -> Path:
-    """Join the stages' summaries into the run's `summary.json` (a list of rows with a `stage`
-    each).
-    """
+    """Join the stages' summaries into the run's `summary.json`: rows with a `stage`."""
     rows = []
     for stage in sorted(p.parent for p in run.glob("*/summary.json")):
         rows += [
@@ -192,9 +184,7 @@ def fingerprint(settings: dict) -> str:
 
 
 def manifest() -> dict:
-    """Versions, commit and hardware: what one needs to know to repeat a run. Holds no environment
-    variable.
-    """
+    """Versions, commit and hardware that a repetition needs. Holds no environment variable."""
     versions = {}
     for package in PACKAGES:
         try:

@@ -1,6 +1,4 @@
-"""Text comparison: the normal form in which answers are compared, and the key that merges
-questions.
-"""
+"""Text comparison: the normal form that compares answers, the key that merges questions."""
 
 import re
 import unicodedata
@@ -102,8 +100,9 @@ def _is_word_mark(c: str) -> bool:
 
 
 def question_key(text: str) -> str:
-    """The form in which questions are one: stricter than `normalise`, since two subjects may differ
-    in a mark alone ("Men and Women", "Men & Women").
+    """The form in which questions are one: stricter than `normalise`.
+
+    Two subjects may differ in a mark alone ("Men and Women", "Men & Women").
 
     Folded are case, spaces, invisible characters, the shape of quotation marks and dashes, and the
     mark at the end.
@@ -116,9 +115,7 @@ def question_key(text: str) -> str:
 
 
 def holds(text: str, part: str) -> bool:
-    """Whether `part` stands in `text` as whole words, both normalised: "Mexico City" holds
-    "Mexico".
-    """
+    """Whether `part` stands in `text` as whole words; both are normalised."""
     part = normalise(part)
     return bool(part) and f" {part} " in f" {normalise(text)} "
 

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 
 
 class Loopback:
-    """Answers each chat by `script(body, attempt)`: a reply, (status, headers, body), or an
-    awaitable of one.
+    """Answers each chat by `script(body, attempt)`: a reply, or (status, headers, body).
+
+    The script may return an awaitable of either.
 
     body: the request; attempt: 1 when its messages come for the first time. `seen` counts requests
     by messages, `order` holds them as they came, `auth` the authorizations (in lower case). With

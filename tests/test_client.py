@@ -21,9 +21,7 @@ KEY = "sk-loopback-0123456789"
 
 
 class Server(ThreadingHTTPServer):
-    """A chat server that answers each request by `script(text, attempt)`: (status, headers, body)
-    or a reply.
-    """
+    """A chat server that answers by `script(text, attempt)`, as tests/loopback.py says."""
 
     daemon_threads, request_queue_size = True, 256
 
@@ -89,9 +87,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve(monkeypatch, tmp_path):
-    """serve(script, **options) -> (server, client) with a fresh cache; servers are closed at the
-    end.
-    """
+    """serve(script, **options) -> (server, client) with a fresh cache; closed at the end."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

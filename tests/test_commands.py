@@ -1,6 +1,4 @@
-"""The commands for anybody's files: python -m lib.judge and python -m lib.dedup,
-as a reader calls them.
-"""
+"""The commands for anybody's files, python -m lib.judge and lib.dedup, as a reader calls them."""
 
 import json
 import os

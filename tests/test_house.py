@@ -22,9 +22,7 @@ def modules() -> dict[Path, ast.Module]:
 
 
 def room(parts: tuple[str, ...]) -> str:
-    """The room of a module's path or dotted name: `lib/judge/rules.py` and `lib.judge.rules` ->
-    judge.
-    """
+    """The room of a path or dotted name: `lib/judge/rules.py` and `lib.judge.rules` -> judge."""
     if parts[0] != "lib":
         return parts[0]
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "ground"

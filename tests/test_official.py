@@ -1,6 +1,4 @@
-"""Official normal forms on hand-made cases, ours beside them, and three grades through a real
-server.
-"""
+"""Official normal forms on hand-made cases, and three grades through a real server."""
 
 import os
 

@@ -1,6 +1,4 @@
-"""Questions: the normal form, atlas, bad files, grouping before splitting, mirrors of the
-benchmarks.
-"""
+"""Questions: atlas, bad files, grouping before splitting, mirrors of the benchmarks."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Known pairs and what is given away: the labelled file, hiding it, scores by hand, repeats,
-accuracy by twin.
-"""
+"""Known pairs and what is given away: the labelled file, scores by hand, accuracy by twin."""
 
 import os
 

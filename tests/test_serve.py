@@ -1,6 +1,4 @@
-"""A judge of one's own: the note and its staleness, what the server is called with, and what stops
-it early.
-"""
+"""A judge of one's own: its note, the server's command, and what stops it early."""
 
 import json
 import os
@@ -41,9 +39,7 @@ ABOUT = {"vllm": True, "cards": 6, "cpu": False}
 
 
 def interpreter(folder, about, server=SERVER):
-    """A stand-in for an interpreter with vllm: says what is asked of it, and serves the protocol
-    instead of weights.
-    """
+    """A stand-in for an interpreter with vllm: records its command and serves the protocol."""
     (folder / "server.py").write_text(server)
     path = folder / "python"
     path.write_text(f"""#!/bin/sh

@@ -45,9 +45,7 @@ def outputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(outputs, pytestconfig):
-    """The folder of a fresh smoke run; its progress goes to the terminal while the rest stays
-    captured.
-    """
+    """The folder of a fresh smoke run; progress goes to the terminal, the rest is captured."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         done = make("smoke", outputs=outputs)

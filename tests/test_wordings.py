@@ -1,6 +1,4 @@
-"""The naive and the graded-example prompts, what they read as a verdict, and a judge without
-guards.
-"""
+"""Naive and graded-example prompts, their verdicts, and a judge without guards."""
 
 import pytest
 

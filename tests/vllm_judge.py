@@ -1,6 +1,4 @@
-"""make judge with vLLM itself (make test-vllm): served, found, asked through the client, stopped,
-killed.
-"""
+"""make judge with vLLM itself: served, asked through the client, stopped, killed."""
 
 import os
 import signal

@@ -15,9 +15,7 @@ from lib.tables import save_table, writer
 
 
 def read_sides(train: Path, test: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(the training file's rows as they stand, the questions of both files with a split); ids are
-    made to differ.
-    """
+    """The training file's rows, and the questions of both files with a split and distinct ids."""
     given = read_file(train)
     sides = {"train": complete(given, "train"), "test": complete(read_file(test), "test")}
     if set(sides["train"]["question_id"]) & set(sides["test"]["question_id"]):

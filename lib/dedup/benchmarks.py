@@ -22,8 +22,7 @@ from lib.tables import save_table
 def whole_benchmark(
     name: str, mirror: str | None, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(the benchmark's rows as published, its questions in two splits): all training and all test
-    questions.
+    """The benchmark's rows as published, and all its questions in two splits.
 
     A benchmark that is published as one set gets a random ONE_SET_TEST of its questions as test
     set.
@@ -39,8 +38,7 @@ def whole_benchmark(
 def measure_benchmark(
     name: str, settings, mirror: str | None = None, ask=None, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Dedup of a whole benchmark, measured: frames `counts`, `given_away`, `score`, `labelled` and
-    `removed`.
+    """Dedup of a whole benchmark: frames counts, given_away, score, labelled and removed.
 
     counts: training and test questions, pairs judged, pairs in all, seconds of blocking and
     verdicts. The labelled pairs are hidden among the same questions in a second search, and judged

@@ -1,6 +1,4 @@
-"""Which pairs are worth a verdict: a held-out question's nearest training questions and those that
-share its words.
-"""
+"""Which pairs are worth a verdict: nearest questions, and questions that share rare words."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +23,7 @@ PAIR = ["test_id", "train_id"]
 
 
 def portions(items, size: int, what: str):
-    """Slices of `items` of `size`; says after each, at most every PROGRESS_EVERY seconds, how far
-    it is and the time left.
-    """
+    """Slices of `items` of `size`, with progress and time left on the terminal."""
     began = said = time.monotonic()
     for start in range(0, len(items), size):
         yield items[start : start + size]
@@ -68,9 +64,7 @@ def embed(texts: list[str]) -> np.ndarray:
 
 
 def remembered(embed=embed):
-    """`embed` that computes a text once as long as it lives: for several searches in the same
-    questions.
-    """
+    """`embed` with a memory: each text is computed once."""
     known: dict[str, np.ndarray] = {}
 
     def recall(texts) -> np.ndarray:
@@ -82,8 +76,7 @@ def remembered(embed=embed):
 
 
 def word_weights(questions: pd.DataFrame) -> sparse.csr_matrix:
-    """TF-IDF rows of length one, (questions, words), of each question, its answers and its
-    subject's names.
+    """TF-IDF rows of length one (questions, words) of question, answers and subject's names.
 
     A word weighs log(questions / questions that hold it), those in more than 2 % (and RARE) of the
     questions nothing; of the answers the first ANSWERS count, since a list of sixty spellings would
@@ -110,8 +103,7 @@ def word_weights(questions: pd.DataFrame) -> sparse.csr_matrix:
 def candidates(
     train: pd.DataFrame, test: pd.DataFrame, neighbours: int, similarity: float, embed=embed
 ):
-    """The training questions that may hold a test question's fact: frame test_id, train_id,
-    similarity, why.
+    """Training questions that may hold a test question's fact: test_id, train_id, similarity, why.
 
     Three ways in, joined with `+` in `why`: `similar`: among the `neighbours` nearest by cosine of
     question + answer, at least `similarity`; `words`: among the `neighbours` nearest by cosine of

@@ -1,6 +1,4 @@
-"""Which training questions contain a held-out question's fact: verdicts by rule or by a language
-model, removal.
-"""
+"""Which training questions contain a held-out question's fact, by rule or language model."""
 
 import json
 
@@ -86,9 +84,7 @@ CONTAINED_RULES = (
 
 
 def judge_rule(pairs: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts by rule: `pairs` with is_contained, reasoning and failed; never reads the ids of
-    facts.
-    """
+    """Verdicts by rule: `pairs` with is_contained, reasoning and failed. Reads no ids of facts."""
     rows = questions.set_index("question_id").to_dict("index")
     found = [
         _compare(rows[test], rows[train]) for test, train in pairs[PAIR].itertuples(index=False)
@@ -144,9 +140,7 @@ def _compare_relations(test: dict, train: dict, golds: tuple[set, set]) -> str |
 
 
 def _compare_words(texts: tuple[str, str], golds: tuple[set, set]) -> str | None:
-    """Two questions by their words: a rewording with the same answer, or each holds the other's
-    answer.
-    """
+    """Two questions by their words: a rewording, or each holds the other's answer."""
     words = _content(texts[0]), _content(texts[1])
     shared = words[0] & words[1]
     if golds[0] & golds[1] and _numbers(words[0]) == _numbers(words[1]):
@@ -183,8 +177,9 @@ def _meet(some: set[str], others: set[str]) -> bool:
 def judge_llm(
     pairs: pd.DataFrame, questions: pd.DataFrame, ask, max_failed: float = 1.0
 ) -> pd.DataFrame:
-    """Verdicts by a language model: `pairs` with is_contained, reasoning and failed; a failed one
-    counts as contained.
+    """Verdicts by a language model: `pairs` with is_contained, reasoning and failed.
+
+    A failed verdict counts as contained.
 
     ask: takes a list of message lists and returns as many replies, a text each; anything else is a
     failure. The questions go in as JSON data; equal pairs are asked once; a reply that is not the
@@ -248,9 +243,7 @@ def read_verdict(reply) -> tuple[bool, str] | None:
 
 
 def judge(pairs: pd.DataFrame, questions: pd.DataFrame, profile, ask=None) -> pd.DataFrame:
-    """Verdicts on pairs (test_id, train_id) by the profile's dedup judge: is_contained, reasoning
-    and failed added.
-    """
+    """Verdicts by the profile's dedup judge: `pairs` with is_contained, reasoning and failed."""
     if profile.dedup.judge == "rule":
         return judge_rule(pairs, questions)
     return judge_llm(pairs, questions, ask or open_ask(profile), profile.judge.max_failed)

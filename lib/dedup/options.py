@@ -6,9 +6,7 @@ from lib.config import Dedup, Judge
 
 
 def add_options(parser) -> None:
-    """The options of the commands that decide pairs: --judge, --model, --base-url and how
-    candidates are found.
-    """
+    """The options of the commands that decide pairs: judge, model, address, candidates."""
     parser.add_argument(
         "--judge",
         choices=["rule", "llm"],

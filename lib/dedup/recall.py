@@ -1,6 +1,4 @@
-"""How much of a test set the training questions give away, and how well dedup finds it: known
-pairs, repeats.
-"""
+"""How much of a test set the training questions give away, and how well dedup finds it."""
 
 import json
 
@@ -28,9 +26,7 @@ def read_pairs(dataset: str | None = None) -> pd.DataFrame:
 
 
 def sides(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(pairs with test_id and train_id, their questions as rows with a split): the same question is
-    one row.
-    """
+    """The pairs by test_id and train_id, and their questions as rows; equal ones are one row."""
     parts = []
     for side in ("test", "train"):
         rows = pairs[["dataset", f"{side}_question", f"{side}_answers"]].set_axis(
@@ -45,8 +41,7 @@ def sides(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def hide(pairs: pd.DataFrame, questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(pairs with test_id and train_id, the questions with the pairs' sides among them, as they
-    stand in the file).
+    """The pairs by test_id and train_id, and the file's questions with the pairs' sides added.
 
     A question that is a side of a pair is left out of the others, in both splits, so that each
     pair's training side is hidden among the other training questions and no text is there twice.
@@ -58,9 +53,7 @@ def hide(pairs: pd.DataFrame, questions: pd.DataFrame) -> tuple[pd.DataFrame, pd
 
 
 def label(pairs: pd.DataFrame, found: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """The labelled pairs with `found` (a candidate) and `called` (said to be contained, whether
-    found or not).
-    """
+    """The labelled pairs with `found` (a candidate) and `called` (judged contained)."""
     known = found[PAIR].assign(found=True).drop_duplicates()
     called = (
         verdicts[[*PAIR, "is_contained"]]
@@ -72,8 +65,7 @@ def label(pairs: pd.DataFrame, found: pd.DataFrame, verdicts: pd.DataFrame) -> p
 
 
 def score_pairs(labelled: pd.DataFrame) -> pd.DataFrame:
-    """Candidates and verdicts against the labels: what, of, value, low, high, hits, n (Wilson
-    intervals).
+    """Candidates and verdicts against labels: what, of, value, low, high, hits, n (Wilson).
 
     blocker_recall: true pairs that are candidates, all, by origin and by kind; verdict_recall: true
     pairs called contained, all and by kind; recall: true pairs found and called contained;
@@ -117,8 +109,7 @@ def share(hits: int, n: int) -> dict:
 
 
 def truth(questions: pd.DataFrame) -> pd.DataFrame:
-    """Atlas's true pairs (test_id, train_id): the training question gives the fact that the other
-    asks for.
+    """Atlas's true pairs: the training question gives the fact that the test question asks for.
 
     Known from GeoNames ids and codes (columns `fact`, `gives`), which neither candidates nor
     verdicts read.
@@ -131,8 +122,7 @@ def truth(questions: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_with_truth(verdicts: pd.DataFrame, true_pairs: pd.DataFrame) -> pd.DataFrame:
-    """Precision and recall (what, value, low, high, hits, n; Wilson intervals) of candidates and
-    verdicts.
+    """Precision and recall of candidates and verdicts: what, value, low, high, hits, n (Wilson).
 
     blocker_recall: true pairs that are candidates; blocker_precision: candidates that are true
     pairs; verdict_recall: true candidates called contained; verdict_precision: pairs called
@@ -155,8 +145,7 @@ def compare_with_truth(verdicts: pd.DataFrame, true_pairs: pd.DataFrame) -> pd.D
 
 
 def repeats(rows: pd.DataFrame, seed: int = 0) -> dict:
-    """Test questions whose normalised text is a training question's too, when the rows are split as
-    they come.
+    """Test questions that repeat a training question's text when the rows are split as they come.
 
     rows: `question`, and `official` where the benchmark is published in splits; else a random
     ONE_SET_TEST of the rows is the test set. This is what exact matching finds, and all that it
@@ -174,8 +163,7 @@ def repeats(rows: pd.DataFrame, seed: int = 0) -> dict:
 def given_away(
     questions: pd.DataFrame, removed: pd.DataFrame, repeated: dict | None = None
 ) -> pd.DataFrame:
-    """Of the test questions, those that training questions give away: what, value, low, high, hits,
-    n (Wilson).
+    """Test questions that training questions give away: what, value, low, high, hits, n (Wilson).
 
     `exact text` (where `repeated` is given: see `repeats`; of the rows as published), `contained,
     another text`: a twin that the judge found and exact matching of questions misses, and of these
@@ -204,8 +192,7 @@ def given_away(
 def by_twin(
     grades: pd.DataFrame, removed: pd.DataFrame, n_boot: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Accuracy with and without dedup: questions, value, low, high, n, failed
-    (lib.metrics.accuracy) of test grades.
+    """Accuracy with and without dedup: questions, value, low, high, n, failed of test grades.
 
     `all`, `with a twin` (a training question contained the fact; dedup drops it), `without a twin`.
     When the policy was trained on the kept questions only, a difference between the last two is one
@@ -220,8 +207,7 @@ def by_twin(
 
 
 def examine(name: str, questions: pd.DataFrame, settings, search, ask=None) -> pd.DataFrame:
-    """The benchmark's labelled pairs, hidden among the questions: with found, called, reasoning and
-    failed.
+    """The labelled pairs among the questions: with found, called, reasoning and failed.
 
     Each pair is judged whether it is found or not. search: the embedding (see `remembered`).
     """

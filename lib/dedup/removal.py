@@ -9,8 +9,7 @@ from lib.dedup.contained import judge, open_ask
 def dedup(
     questions: pd.DataFrame, profile, embed=embed, ask=None, pairs: pd.DataFrame | None = None
 ):
-    """(questions without contained training questions, removed with twin and reason, candidates
-    with verdicts).
+    """The questions without contained ones, the removed rows with twin and reason, the verdicts.
 
     Validation and test questions are compared with the training questions, of which the contained
     ones go: so the test set stays comparable between runs. ask: for the judge `llm`, see

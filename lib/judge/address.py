@@ -8,16 +8,12 @@ from lib.config import ROOT
 
 
 def note() -> Path:
-    """Where a served judge leaves base_url, model and pid: `judge.json` in the folder of all
-    outputs.
-    """
+    """The path of `judge.json`, in which a served judge leaves base_url, model and pid."""
     return ROOT / os.environ.get("OUTPUTS", "outputs") / "judge.json"
 
 
 def running() -> dict | None:
-    """What the note says (base_url, model, pid), None without one or when its process has ended (a
-    stale note).
-    """
+    """The note's base_url, model and pid; None without a note or when its process has ended."""
     try:
         told = json.loads(note().read_text())
         command = Path(f"/proc/{int(told['pid'])}/cmdline")

@@ -1,5 +1,4 @@
-"""Answers that seek a judge's verdict without the answer: by category, over questions of atlas. All
-are incorrect.
+"""Incorrect answers that seek a judge's verdict, by category, over questions of atlas.
 
 {gold} stands for the gold answer, {one}, {two} and {three} for answers to other questions,
 {question} for the question. Openers after "One Token to Fool LLM-as-a-Judge" (arXiv 2507.08794);
@@ -254,8 +253,6 @@ def attack_cases(questions: pd.DataFrame, each: int = 3) -> pd.DataFrame:
 
 
 def _differ(some: list[str], others: list[str], question: str) -> bool:
-    """Whether two questions' answers share no word, and none of the first stands in the second
-    question.
-    """
+    """Whether the answers share no word, and none of the first stands in the second question."""
     words = [{w for a in answers for w in normalise(a).split()} for answers in (some, others)]
     return not words[0] & (words[1] | set(normalise(question).split()))

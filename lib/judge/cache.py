@@ -1,6 +1,4 @@
-"""Replies of a model kept on disk, so that no call is paid for twice and a kill loses what was in
-flight, no more.
-"""
+"""Replies of a model kept on disk: no call is paid for twice, a kill loses only open calls."""
 
 import json
 import os
@@ -15,8 +13,7 @@ EVERY = 1.0  # seconds between two fsyncs: what a power cut can lose; a killed p
 
 
 class ReplyCache:
-    """Replies on disk: append-only JSON lines of key, reply and checksum; several processes may
-    share the file.
+    """Append-only JSON lines of key, reply and checksum; several processes may share the file.
 
     `damaged` counts lines that fail their checksum; their calls are simply asked again.
     """
@@ -43,18 +40,14 @@ class ReplyCache:
                     self.damaged += 1
 
     def open(self) -> None:
-        """Make sure that replies can be written, before one is paid for; raises OSError saying what
-        to do.
-        """
+        """Make sure that replies can be written before one is paid for; raises OSError."""
         if self.file is None:
             with told(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.file = open(self.path, "ab+", buffering=0)  # noqa: SIM115  closed with the cache
 
     def add(self, key: str, reply: str) -> None:
-        """Keep a reply: written at once, one writer at a time, and fsynced every second. Raises
-        OSError.
-        """
+        """Keep a reply: written at once, one writer at a time, fsynced each second."""
         self.open()
         line = _line(key, reply)
         with told(self.path), locked(self.file, LOCK_EX):

@@ -1,5 +1,4 @@
-"""One chat client for judge and dedup: any OpenAI-compatible server, bounded concurrency, retry, a
-cache on disk.
+"""One chat client for judge and dedup: OpenAI-compatible, concurrent, retried, cached.
 
 A call ends in a reply, in None (it failed, and is asked again in the next run) or, where asking
 again cannot help (refused request, wrong key, spent quota or budget, no server, another model), in
@@ -37,9 +36,7 @@ FEW = 20
 
 
 class CallsStopped(RuntimeError):
-    """The server refuses, the quota or budget is spent, or nothing answers: asking on is useless;
-    says which.
-    """
+    """The server refuses, quota or budget is spent, or nothing answers: more calls are useless."""
 
 
 def cache_key(
@@ -51,9 +48,7 @@ def cache_key(
 
 
 def open_client(settings: Judge, who: str = "OPENAI") -> "Client":
-    """This process's client with these settings: one cache in memory and one budget, however many
-    judges share it.
-    """
+    """This process's client with these settings: one cache in memory and one budget for all."""
     environment = (
         os.environ.get(name)
         for name in ("OUTPUTS", f"{who}_BASE_URL", f"{who}_API_KEY", "OPENAI_API_KEY")
@@ -67,8 +62,7 @@ def _client(settings, who, *environment):
 
 
 class Client:
-    """Asks the profile's judge model. `counts`: calls, cached, retries, failed and the server's
-    count of tokens.
+    """Asks the profile's judge model. `counts`: calls, cached, retries, failed and tokens.
 
     The key comes from OPENAI_API_KEY; the address from OPENAI_BASE_URL or else the profile's
     `base_url` or else from where `make judge` serves this model (OpenAI's without all); `who` =
@@ -267,9 +261,7 @@ class Client:
         return None
 
     def _text(self, got) -> str | None:
-        """The text of a completion, None for anything malformed, empty, filtered or a refusal;
-        counts its tokens.
-        """
+        """A completion's text, None where malformed, empty, filtered or refused."""
         try:
             body = got.json()
             if usage := body.get("usage"):
@@ -317,9 +309,7 @@ def _error(got) -> tuple[str | None, str]:
 
 
 def _retry_after(headers) -> float:
-    """Seconds that the server asks to wait (Retry-After: seconds or a date), 0 without one, two
-    minutes at most.
-    """
+    """Seconds to wait by Retry-After (seconds or a date): 0 without one, at most two minutes."""
     value = headers.get("retry-after", "")
     try:
         seconds = float(value)
@@ -355,9 +345,7 @@ def _safe(text: str) -> str:
 
 
 def _in_thread(work) -> None:
-    """Run a coroutine to its end in a thread of its own, since a notebook's kernel already runs a
-    loop here.
-    """
+    """Run a coroutine in a thread of its own: a notebook's kernel already runs a loop here."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -143,9 +143,7 @@ def _text(content) -> str:
 
 
 def _simple_evals(log: dict, path: Path) -> pd.DataFrame:
-    """simple-evals: the question and the reply from `convos`, the gold answer from the page beside
-    it.
-    """
+    """simple-evals: question and reply from `convos`, the gold answer from the page beside it."""
     rows = []
     for i, (convo, page) in enumerate(zip(log["convos"], log["htmls"], strict=False)):
         users = [m for m in convo if m.get("role") == "user"]
@@ -187,9 +185,7 @@ def _lm_eval(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _literal(value):
-    """A list or object that was written as text, in JSON's or Python's form; anything else as it
-    is.
-    """
+    """A list or object written as text in JSON's or Python's form; anything else unchanged."""
     if not isinstance(value, str) or value[:1] not in ("[", "{"):
         return value.tolist() if hasattr(value, "tolist") else value
     for read in (json.loads, ast.literal_eval):

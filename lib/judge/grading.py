@@ -1,5 +1,4 @@
-"""Judges: is an answer correct? True, False, or None when the judge failed, which is never a wrong
-answer.
+"""Is an answer correct? True, False, or None when the judge failed, never a wrong answer.
 
 `exact` compares normal forms, `alias` looks for a gold answer inside a sentence (lib.judge.rules),
 `llm` asks a model as the paper does, behind guards (lib.judge.model); a second model may audit its
@@ -24,8 +23,7 @@ from lib.tables import TableError, need, read_answers
 
 
 def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd.DataFrame:
-    """Grades of a sample frame: question_id, policy, sample, judge, correct (boolean, NA = the
-    judge failed).
+    """Grades: question_id, policy, sample, judge, correct (boolean, NA = the judge failed).
 
     Each distinct (question, text) is judged once; a model judge says in a line what it took. With
     `judge.auditor` a column `audited` holds the second model's verdicts, and a line how far the two
@@ -69,9 +67,7 @@ def make_reward(
 
 
 def auditor(settings: Judge) -> ModelJudge:
-    """The second model as a judge with the same guards: address and key from AUDITOR_… or the
-    profile.
-    """
+    """The second model as a judge with the same guards: address and key from AUDITOR_…"""
     second = {
         "model": settings.auditor.model,
         "base_url": settings.auditor.base_url,
@@ -81,8 +77,7 @@ def auditor(settings: Judge) -> ModelJudge:
 
 
 def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
-    """How far `correct` and `audited` agree: agreement, kappa (Cohen's), their intervals, n (graded
-    by both), told.
+    """Agreement of `correct` and `audited`: share and Cohen's kappa with intervals, n, sentence.
 
     One verdict a question: Wilson for the agreement; several: bootstrap over questions, as for
     kappa.
@@ -117,8 +112,7 @@ def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> 
 
 
 def regrade(table: pd.DataFrame, settings: Judge, where="") -> pd.DataFrame:
-    """Grade anybody's predictions: the rows of `table`, one for each prediction, with the verdicts
-    beside them.
+    """Grade anybody's predictions: `table` with one row for each prediction and the verdicts.
 
     table: question, answers and prediction, one text or a list. Adds question_id (where missing),
     correct (boolean, NA = the judge failed), judge (its name), kind, raw (a model's reply),
@@ -173,9 +167,7 @@ def regrade(table: pd.DataFrame, settings: Judge, where="") -> pd.DataFrame:
 
 
 def _predictions(value, where, row) -> list[str]:
-    """A row's predictions: a list, a JSON list in a string, or one text; blank ones inside a list
-    are wrong answers.
-    """
+    """A row's predictions: a list, a JSON list in a string, or one text."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(json.JSONDecodeError):
             value = json.loads(value)

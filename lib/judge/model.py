@@ -1,5 +1,4 @@
-"""A model as judge: what it is asked, how its reply is read, and the guards that hold when it
-believes anything.
+"""A model as judge: its prompt, its replies, and guards that hold when it believes anything.
 
 A verdict is 1.0, 0.0, or None where the judge failed, which is never a wrong answer. Three guards:
 text that speaks to the judge rather than to the question is incorrect without a call
@@ -79,16 +78,12 @@ class JudgeFailed(RuntimeError):
 
 
 def verdict(reply) -> float | None:
-    """1.0 or 0.0 when that is the whole reply, None for anything else; nothing is searched for in
-    prose.
-    """
+    """1.0 or 0.0 when that is the whole reply, None for anything else."""
     return {"1.0": 1.0, "0.0": 0.0}.get(reply.strip()) if isinstance(reply, str) else None
 
 
 def messages(question: str, answers: list[str], prediction: str, again: bool = False) -> list[dict]:
-    """The judge's prompt: rules in the system message, the candidate as a JSON string in the user
-    message.
-    """
+    """The judge's prompt: rules as system message, the candidate as a JSON string in the user's."""
     case = {"question": question, "gold_answers": list(answers), "candidate": prediction}
     ask = json.dumps(case, ensure_ascii=False) + (f"\n{ASK_AGAIN}" if again else "")
     return [{"role": "system", "content": JUDGE_RULES}, {"role": "user", "content": ask}]
@@ -102,8 +97,7 @@ JUDGE_PROMPTS = {
 
 
 def canonical(text: str) -> str:
-    """The form of a cleaned answer that a model is sent, so that spellings with one verdict are one
-    call.
+    """The form of a cleaned answer in which a model reads it, so that equal spellings are one call.
 
     Single spaces, no pair of quotes around it, no punctuation after its last letter, words of four
     letters and more (and "The") in lower case: "The  Café." -> "the café". Kept, since they may
@@ -123,8 +117,7 @@ def disputed(prediction: str, answers: list[str]) -> bool:
 
 
 def confirmed(question: str, prediction: str, answers: list[str]) -> bool:
-    """Whether a positive verdict needs no control: the rule judge agrees, and no other word could
-    be an answer.
+    """Whether a positive verdict needs no control: the rule judge agrees on a sole candidate.
 
     A gold answer that stands in the question itself confirms only an answer that is nothing else.
     """
@@ -139,8 +132,7 @@ def confirmed(question: str, prediction: str, answers: list[str]) -> bool:
 
 
 def foreign(question: str, answers: list[str], prediction: str) -> str:
-    """A gold answer of something else, of the kind that is asked for: it shares no word with
-    question or answers.
+    """A gold answer of another question of the same kind that shares no word with this one.
 
     The same for the same case, whatever else is judged: controls are cached like any call.
     """
@@ -213,9 +205,7 @@ def ask_judge(client, settings: Judge, questions, answers, predictions, notes: l
 
 
 def _replies(client, cases: list[tuple], wording) -> list[str | None]:
-    """The replies to (question, gold answers, candidate); those that are no verdict are asked for
-    once more.
-    """
+    """The replies to (question, gold answers, candidate); one without a verdict is retried."""
     ask, read = wording
     replies = client.ask([ask(*case) for case in cases]) if cases else []
     again = [i for i, reply in enumerate(replies) if read(reply) is None]
@@ -226,8 +216,7 @@ def _replies(client, cases: list[tuple], wording) -> list[str | None]:
 
 
 class ModelJudge:
-    """Verdicts for (questions, gold answers, predictions) from the settings' model; `counts` says
-    what they took.
+    """Verdicts on (questions, gold answers, predictions) by the settings' model, with `counts`.
 
     counts: answers, prechecked (incorrect without a call), cached and calls (requests), controls,
     positives (before controls), disputed, fooled, failed, tokens. A share of disputed positives
@@ -283,9 +272,7 @@ class ModelJudge:
 
 
 def alarm(now: Counter, before: Counter, settings: Judge) -> bool:
-    """Print a line, and return True, when the share of disputed positives of a call is high or far
-    above before.
-    """
+    """Print a line and return True when a call's disputed share is high or far above before."""
     if now["positives"] < CONTROLLED:
         return False
     share, earlier = (

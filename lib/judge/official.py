@@ -1,6 +1,4 @@
-"""Other people's graders, to set ours beside: the benchmarks' exact matches, and SimpleQA's three
-grades.
-"""
+"""Graders of others, to set ours beside: official exact matches, and SimpleQA's three grades."""
 
 import json
 import re
@@ -28,24 +26,18 @@ THREE_GRADES = (
 
 
 def squad_normal(text: str) -> str:
-    """SQuAD's normal form (its evaluate-v1.1): lower case, no ASCII punctuation, no articles,
-    single spaces.
-    """
+    """SQuAD's normal form (evaluate-v1.1): lower case, no ASCII punctuation, no articles."""
     bare = "".join(c for c in text.lower() if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 def nq_normal(text: str) -> str:
-    """NQ-open's normal form (google-research/language, orqa): SQuAD's, after Unicode decomposition
-    (NFD).
-    """
+    """NQ-open's normal form (google-research/language, orqa): SQuAD's after NFD."""
     return squad_normal(unicodedata.normalize("NFD", text))
 
 
 def triviaqa_normal(text: str) -> str:
-    """TriviaQA's normal form (its triviaqa_evaluation): punctuation and underscores become spaces,
-    not nothing.
-    """
+    """TriviaQA's normal form (triviaqa_evaluation): punctuation and underscores become spaces."""
     bare = "".join(" " if c in string.punctuation + QUOTES else c for c in text.lower())
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
@@ -54,15 +46,12 @@ NORMALS = {"squad": squad_normal, "nq": nq_normal, "triviaqa": triviaqa_normal}
 
 
 def exact_match(prediction: str, answers: list[str], normal) -> bool:
-    """Whether the prediction equals a gold answer in the normal form `normal`, as the official
-    scripts score.
-    """
+    """Whether the prediction equals a gold answer in the normal form `normal`."""
     return any(normal(prediction) == normal(answer) for answer in answers)
 
 
 def beside_official(cases: pd.DataFrame) -> pd.DataFrame:
-    """Our exact judge beside the official ones, row by row: question, answers, prediction, ours,
-    then one column each.
+    """Our exact judge beside the official ones: question, answers, prediction, ours, theirs.
 
     cases: question, answers, prediction. Columns `squad`, `nq` and `triviaqa` hold the official
     verdicts.
@@ -76,9 +65,7 @@ def beside_official(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def three_grades(client, cases: pd.DataFrame) -> list[str | None]:
-    """SimpleQA's grade of each case (question, answers, prediction), None where the reply is no
-    grade or failed.
-    """
+    """SimpleQA's grade of each case (question, answers, prediction); None where there is none."""
 
     def messages(question, answers, prediction):
         case = {"question": question, "gold_answers": list(answers), "answer": clean(prediction)}

@@ -1,5 +1,4 @@
-"""Rule judges and what they look for in a text: normal forms, whole words, negation, hedging,
-forged verdicts.
+"""Rule judges and what they look for: whole words, negation, hedging, forged verdicts.
 
 `exact` compares normal forms, `alias` looks for a gold answer inside a sentence. No model is asked
 here.
@@ -51,9 +50,7 @@ SCAFFOLD = frozenset(
 
 @lru_cache(maxsize=1 << 16)
 def clean(text: str) -> str:
-    """The text as a judge reads it: NFKC, without zero-width, bidirectional and control characters,
-    cut to length.
-    """
+    """The text as a judge reads it: NFKC, no invisible or control characters, cut to length."""
     text = unicodedata.normalize("NFKC", str(text))
     kept = (
         c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs")
@@ -63,8 +60,7 @@ def clean(text: str) -> str:
 
 
 def precheck(text: str, answers: list[str]) -> bool:
-    """Whether a cleaned answer may go to a judge: not blank, no reserved marker, not a bare verdict
-    word.
+    """Whether a cleaned answer may go to a judge: not blank, no marker, no bare verdict word.
 
     What is a gold answer to the letter may always go ("Yes", the band "!!!").
     """
@@ -127,8 +123,7 @@ def abstains(text: str) -> bool:
 
 
 def answer_text(text: str, question: str = "") -> str:
-    """What a majority vote counts: the answer's names and numbers, without the question's own
-    words.
+    """What a majority vote counts: the answer's names and numbers without the question's words.
 
     "The city of Lyon is in France." asked about Lyon votes "france". Sees no gold answer.
     """

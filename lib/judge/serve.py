@@ -1,6 +1,4 @@
-"""A judge of one's own: vLLM serves the profile's judge model, its address is left where the client
-finds it.
-"""
+"""vLLM serves the profile's judge model and leaves its address where the client looks."""
 
 import argparse
 import contextlib
@@ -40,8 +38,7 @@ class JudgeError(RuntimeError):
 def vllm_command(
     python: str, model: str, port: int, cards: int | None, options: list[str]
 ) -> list[str]:
-    """vLLM's server of a model (`owner/name@revision` or a folder), on loopback; raises JudgeError
-    saying what lacks.
+    """vLLM's command for a model (`owner/name@revision` or a folder); raises JudgeError.
 
     cards: over how many GPUs the weights are divided; None: over all that are visible, in a power
     of two, since the attention heads must divide evenly.
@@ -144,9 +141,7 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> int:
-    """Run the server until it ends or this process is told to; the note stands while it answers.
-    Its exit status.
-    """
+    """Run the server until it ends or is stopped, with its note; returns its exit status."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as file:
         process = subprocess.Popen(

@@ -1,5 +1,4 @@
-"""Stated, not contained: does an answer commit itself to one candidate, and is that one a gold
-answer?
+"""Stated, not contained: does an answer commit itself to one candidate, a gold answer?
 
 What the answer says beside the gold answer decides. Where the candidates of a question are known,
 any other one is a second answer. Where they are not, a word that is neither a function word nor in
@@ -236,9 +235,7 @@ def _plain(text: str) -> str:
 
 
 def _extended(head: str, question: str) -> bool:
-    """Whether a neighbour makes another name of the gold answer: "West @", "@ Minor", "@ 96",
-    "off-@".
-    """
+    """Whether a neighbour makes another name of the gold answer: "West @", "@ Minor", "@ 96"."""
     asked = set(normalise(question).split())
     for match in re.finditer(r"(?:(\S+)\s+)?@(?:\s+(\S+))?", head):
         before, after = match[1] or "", match[2] or ""

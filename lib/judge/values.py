@@ -1,5 +1,4 @@
-"""Values that are written in many ways: dates, numbers in words, Roman numerals, ordinals, units,
-money.
+"""Values with many spellings: dates, numbers in words, Roman numerals, units, money.
 
 `value_form` rewrites them in one way each, and leaves alone what could mean two things
 (10/11/1904).

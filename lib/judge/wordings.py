@@ -1,5 +1,4 @@
-"""Judge prompts other than lib.judge.model' own, and a judge without guards: to show what rules and
-guards are for.
+"""Other judge prompts and a judge without guards: they show what rules and guards are for.
 
 `naive` pastes the answer into a message and looks for a number in the reply, as is often done.
 `shots` shows graded examples and asks for a word: what a model of 135M parameters can follow at
@@ -58,9 +57,7 @@ SHOTS = (
 def naive_messages(
     question: str, answers: list[str], prediction: str, again: bool = False
 ) -> list[dict]:
-    """A grading prompt as it is often written: one message, with the answer pasted between its
-    lines.
-    """
+    """A common grading prompt: one message with the answer pasted between its lines."""
     gold = " / ".join(answers)
     rule = "Is the answer to the question correct? Reply 1.0 if it is and 0.0 if it is not."
     return [
@@ -80,9 +77,7 @@ def naive_verdict(reply) -> float | None:
 def shot_messages(
     question: str, answers: list[str], prediction: str, again: bool = False
 ) -> list[dict]:
-    """A grading prompt for a small model: graded examples as earlier turns, and the first gold
-    answer alone.
-    """
+    """A prompt for a small model: graded examples as earlier turns, the first gold answer alone."""
     chat = [{"role": "system", "content": "Compare the answer with the gold answer."}]
     for asked, said, gold, word in SHOTS:
         chat += [
@@ -102,9 +97,7 @@ def shot_verdict(reply) -> float | None:
 
 
 def believe(client, wording, questions, answers, predictions, notes: list) -> list[float | None]:
-    """Verdicts of a model that is asked once and believed. wording: (messages, verdict); `notes` as
-    in ask_judge.
-    """
+    """Verdicts of a model that is asked once and believed. wording: (messages, verdict)."""
     ask, read = wording
     replies = client.ask([ask(*case) for case in zip(questions, answers, predictions, strict=True)])
     notes += [

@@ -74,9 +74,7 @@ def has_value(answer: str) -> bool:
 
 
 def is_short_name(text: str, answers: list[str], question: str) -> bool:
-    """A last name, initials, or an inverted name where a person is asked for; a day in a known
-    year.
-    """
+    """A last name, initials, or an inverted name of a person; a day in a known year."""
     if len(text) > SHORT:
         return False
     form = normalise(text)

@@ -1,6 +1,4 @@
-"""Atlas: questions about places, elements, airports and players, built from packages, so that no
-hub is needed.
-"""
+"""Atlas: questions on places, elements, airports and players, from packages without a hub."""
 
 import re
 import warnings
@@ -86,9 +84,7 @@ def _places():
 
 
 def country_names(code: str, sovereign: bool = True) -> list[str]:
-    """The names of a country, the usual one first; with its sovereign state's, also right answers,
-    at the end.
-    """
+    """A country's names, the usual one first; its sovereign state's, also right, at the end."""
     name = re.sub("^The ", "", _places()[0][code]["name"].strip())
     names = [name, *COUNTRY_NAMES.get(code, [])]
     return unique(
@@ -97,9 +93,7 @@ def country_names(code: str, sovereign: bool = True) -> list[str]:
 
 
 def city_names(city: dict) -> list[str]:
-    """The city's name, then its alternate names in Latin letters (codes and transliterations left
-    out).
-    """
+    """The city's name, then its other names in Latin letters without codes."""
     names = [a for a in city["alternatenames"] if LATIN.fullmatch(a) and not a.isupper()]
     return list(dict.fromkeys([city["name"], *names]))
 
@@ -136,9 +130,7 @@ def _fact(
 
 
 def _city_facts():
-    """City -> country where one country has a city of that name; US city -> state where one city
-    has it.
-    """
+    """City to country, and US city to state, where only one place has the name."""
     _, cities, _, states = _places()
     cities = [city for city in cities if not city["name"].startswith("City of")]
     where, home, asked = _countries_by_city_name(), {}, set()
@@ -316,8 +308,7 @@ def all_facts(relations, most_popular: int | None = None) -> pd.DataFrame:
 
 
 def allot(total: int, shares: dict[str, float], available: dict[str, int]) -> dict[str, int]:
-    """How many questions each relation gets: by share; a relation with too few gives all, the
-    others fill up.
+    """Questions for each relation by its share; relations with too few give all they have.
 
     allot(10, {"a": 1, "b": 1}, {"a": 2, "b": 20}) == {"a": 2, "b": 8}. Adds up to `total` or to all
     there is.
@@ -345,8 +336,7 @@ def allot(total: int, shares: dict[str, float], available: dict[str, int]) -> di
 def atlas(
     total: int | None, shares: dict[str, float], most_popular: int | None, seed: int
 ) -> pd.DataFrame:
-    """`total` questions (None: all) with the relations in `shares`, drawn at random from the most
-    popular subjects.
+    """`total` questions (None: all) of the relations in `shares`, from the most popular subjects.
 
     ASKED_TWICE of each relation's questions ask a drawn fact again, under another name of the
     subject where one is common (Bombay for Mumbai), else in another wording. Warns when a relation
@@ -395,8 +385,7 @@ def _ask(facts: pd.DataFrame, count: int, rng) -> pd.DataFrame:
 
 
 def closed_answers(relation: str) -> list[list[str]] | None:
-    """Every answer that a relation can have, each with all its names; None where they are no closed
-    set.
+    """Every possible answer of a relation with all its names; None for an open set.
 
     Countries, US states and continents: an answer that names another one has not committed itself.
     """

@@ -1,6 +1,4 @@
-"""Other names of countries and cities in English, and sovereign states: what GeoNames' tables do
-not say.
-"""
+"""Other English names of countries and cities, and sovereign states, missing in GeoNames."""
 
 # Short, long, former and own names that are a normal answer. ISO codes are left out apart from the
 # few that people write: a two- or three-letter code (IN, NO, CAN, AND) is also a word, and a judge

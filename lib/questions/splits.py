@@ -1,6 +1,4 @@
-"""Questions of a run: atlas, a benchmark from the hub or a mirror of it, or the user's own file;
-and their splits.
-"""
+"""Questions of a run and their splits: atlas, a benchmark, or the user's own file."""
 
 import numpy as np
 import pandas as pd
@@ -144,9 +142,7 @@ def assign_splits(questions: pd.DataFrame, data, seed: int) -> pd.DataFrame:
 
 
 def one_set(data, there: int):
-    """The sizes for a benchmark published as one set of `there` questions: test a random share,
-    train what is left.
-    """
+    """Sizes for a benchmark of one set of `there` questions: test is a random share of it."""
     test = round(ONE_SET_TEST * there)
     validation, train = (
         x if isinstance(x, int) else round(x * there) for x in (data.validation, data.train)
@@ -155,9 +151,7 @@ def one_set(data, there: int):
 
 
 def check_splits(questions: pd.DataFrame) -> dict:
-    """Counts by which the splits are judged: questions a split, normalised texts and ids in two
-    splits (both 0).
-    """
+    """Counts that judge the splits: questions of each; texts and ids in two splits (both 0)."""
     texts = questions.assign(text=questions["question"].map(question_key))
     return {
         "questions": {s: int((questions["split"] == s).sum()) for s in SPLITS},
