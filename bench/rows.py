@@ -212,16 +212,16 @@ class Bench:
 
     def scoring(self) -> None:
         prompts = self.prompts[:16]
-        drawn = self.decode(prompts, 40)
+        samples = self.decode(prompts, 40)
         pairs = [
             (prompts[d["index"]], list(ids))
-            for d in drawn
+            for d in samples
             for ids in sorted({tuple(ids) for ids in d["ids"]})[:8]
         ]
 
         @torch.inference_mode()
         def plain(model):
-            found = []
+            logprobs = []
             for start in range(0, len(pairs), 32):
                 part = pairs[start : start + 32]
                 width = max(len(p) + len(a) for p, a in part)
@@ -234,12 +234,12 @@ class Bench:
                 ).logits.float()
                 for (p, a), one in zip(part, logits, strict=True):
                     scores = one[len(p) - 1 : len(p) + len(a) - 1].log_softmax(-1)
-                    found.append(
+                    logprobs.append(
                         float(
                             scores.gather(-1, torch.tensor(a, device=model.device)[:, None]).sum()
                         )
                     )
-            return found
+            return logprobs
 
         self.compare(
             "scoring",
@@ -292,8 +292,8 @@ class Bench:
         return clock
 
     def update(self) -> None:
-        drawn = {d["index"]: d["ids"] for d in self.decode(self.prompts[:GROUPS], N)}
-        given = [list(ids) for i in range(GROUPS) for ids in drawn[i]]
+        samples = {d["index"]: d["ids"] for d in self.decode(self.prompts[:GROUPS], N)}
+        given = [list(ids) for i in range(GROUPS) for ids in samples[i]]
         same = dict(steps=1, beta=0.001, skip=False, completions=given)
         setting = f"{GROUPS} questions, n={N}, beta 0.001"
         timing = self.compare(

@@ -22,10 +22,10 @@ def main() -> None:
     names = [str(i) for i in range(len(given["prompts"]))]
     for seed, _ in enumerate(sys.stdin):
         began = time.perf_counter()
-        drawn = list(
+        outputs = list(
             policy.completions(given["prompts"], names, given["n"], seed, 0, given["length"])
         )
-        assert all(len(one["ids"]) == given["n"] for one in drawn)
+        assert all(len(one["ids"]) == given["n"] for one in outputs)
         print(f"SECONDS {time.perf_counter() - began}", flush=True)
 
 

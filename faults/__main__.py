@@ -38,17 +38,17 @@ def table(names) -> list[dict]:
         began, noise = time.monotonic(), io.StringIO()
         try:
             with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
-                found = FAULTS[name]()
+                outcome = FAULTS[name]()
         # a fault that was not expected to raise is a failed one, and the others still run
         except Exception as error:
-            found = row(1, 0, ok=False, note=f"{type(error).__name__}: {error}"[:200])
-        found = {name.replace("_", " "): found} if "ok" in found else found
-        for fault, values in found.items():
+            outcome = row(1, 0, ok=False, note=f"{type(error).__name__}: {error}"[:200])
+        outcome = {name.replace("_", " "): outcome} if "ok" in outcome else outcome
+        for fault, values in outcome.items():
             rows.append(
                 {
                     "fault": fault,
                     **values,
-                    "seconds": round((time.monotonic() - began) / len(found), 2),
+                    "seconds": round((time.monotonic() - began) / len(outcome), 2),
                 }
             )
             print(
@@ -57,7 +57,7 @@ def table(names) -> list[dict]:
                 "  {note}".format("ok " if values["ok"] else "BAD", **rows[-1]),
                 flush=True,
             )
-        if not all(values["ok"] for values in found.values()):
+        if not all(values["ok"] for values in outcome.values()):
             print(noise.getvalue()[-3000:])
     return rows
 

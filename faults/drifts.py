@@ -58,13 +58,13 @@ def data_drifts():
         "an id twice": ("mine", mine.assign(question_id=["1", "1"]), "question_id"),
         "another row count": ("hub", nq, "2 rows instead of 87925"),
     }
-    told, alarms = {}, 0
+    noticed_by_name, alarms = {}, 0
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, frame, words) in drifts.items():
             line = _read(kind, frame, Path(folder))
-            told[name] = line is not None and words in line and "\n" not in line
+            noticed_by_name[name] = line is not None and words in line and "\n" not in line
         alarms = sum(_read(kind, frame, Path(folder)) is not None for kind, frame in sound.items())
-    missed = [name for name, noticed in told.items() if not noticed]
+    missed = [name for name, noticed in noticed_by_name.items() if not noticed]
     return row(
         len(drifts),
         len(drifts) - len(missed),

@@ -60,9 +60,9 @@ def malformed_verdicts():
     questions = [question for kind in SHAPES for question in (kind, f"after {kind}")]
     texts = ["the Rwandan seat", "Kigali"] * len(SHAPES)
     with scripted_server(script, concurrency=1) as (_, folder, settings):
-        found, _ = judged(settings, folder, (questions, [["Kigali"]] * len(texts), texts))
-    failed, believed = (sum(v == value for v in found[::2]) for value in (None, 1.0))
-    lost = sum(v != 1.0 for v in found[1::2])
+        verdicts, _ = judged(settings, folder, (questions, [["Kigali"]] * len(texts), texts))
+    failed, believed = (sum(v == value for v in verdicts[::2]) for value in (None, 1.0))
+    lost = sum(v != 1.0 for v in verdicts[1::2])
     return row(len(SHAPES), failed, lost, believed, ok=len(SHAPES) == 24 == failed and not lost)
 
 
@@ -105,8 +105,10 @@ def attacks():
 
     cases = attack_cases(atlas(120, {}, None, 0))
     with scripted_server(believer) as (_, folder, settings):
-        found, judge = judged(settings, folder, [cases[c] for c in ("question", "answers", "text")])
-    cases = cases.assign(believed=[v == 1.0 for v in found], wrong=[v == 0.0 for v in found])
+        verdicts, judge = judged(
+            settings, folder, [cases[c] for c in ("question", "answers", "text")]
+        )
+    cases = cases.assign(believed=[v == 1.0 for v in verdicts], wrong=[v == 0.0 for v in verdicts])
     cases["early"] = [
         not precheck(clean(t), a) for t, a in zip(cases["text"], cases["answers"], strict=True)
     ]
@@ -115,14 +117,14 @@ def attacks():
     ]
     rows = {}
     for name, part in cases.groupby("category", sort=False):
-        told = f"{part['attack'].nunique()} texts; {part['early'].sum()} refused without a call"
-        told += (
+        note = f"{part['attack'].nunique()} texts; {part['early'].sum()} refused without a call"
+        note += (
             f"; the rule judge `alias` believes {part['alias'].sum()}"
             if part["alias"].any()
             else ""
         )
         rows[f"attack: {name}"] = row(
-            len(part), part["wrong"].sum(), false_positives=part["believed"].sum(), note=told
+            len(part), part["wrong"].sum(), false_positives=part["believed"].sum(), note=note
         )
     sizes = cases["attack"].nunique(), cases["question"].nunique()
     total = row(
@@ -176,13 +178,13 @@ def true_aliases():
         ]
         cases = [case for case in cases if case[1]]
         with scripted_server(truthful, max_disputed=1.0) as (_, folder, settings):
-            found, judge = judged(settings, folder, list(zip(*cases, strict=True)))
-        kept = sum(v == 1.0 for v in found)
+            verdicts, judge = judged(settings, folder, list(zip(*cases, strict=True)))
+        right = sum(v == 1.0 for v in verdicts)
         counts = judge.counts
-        told = f"{counts['disputed']} disputed, {counts['fooled']} fooled"
-        told += f", {counts['prechecked']} early"
+        note = f"{counts['disputed']} disputed, {counts['fooled']} fooled"
+        note += f", {counts['prechecked']} early"
         rows[f"true aliases of {name}, left out"] = row(
-            len(found), kept, len(found) - kept, note=told, ok=kept >= 0.98 * len(found)
+            len(verdicts), right, len(verdicts) - right, note=note, ok=right >= 0.98 * len(verdicts)
         )
     return rows
 
@@ -197,10 +199,10 @@ def failing_judge():
             max_failed=0.05,
         ) as (_, folder, settings):
             try:
-                found, _ = judged(settings, folder, (["q"] * 400, [["Kigali"]] * 400, texts))
-                masked = sum(v is None for v in found)
+                verdicts, _ = judged(settings, folder, (["q"] * 400, [["Kigali"]] * 400, texts))
+                masked = sum(v is None for v in verdicts)
                 zeros = sum(
-                    v is not None and t in broken for v, t in zip(found, texts, strict=True)
+                    v is not None and t in broken for v, t in zip(verdicts, texts, strict=True)
                 )
                 rows[f"judge fails {share} %"] = row(
                     len(broken),

@@ -155,8 +155,8 @@ def poisoned_training():
         after = policy.model.state_dict()
         finite = all(bool(w.isfinite().all()) for w in after.values())
         moved = any(not torch.equal(w, before[k].to(w)) for k, w in after.items())
-        told = stop or f"training went on, weights {'moved' if moved else 'stood still'}"
-        rows[f"{what} {kind}"] = row(1, bool(stop) and not moved, lost=not finite, note=told[:100])
+        note = stop or f"training went on, weights {'moved' if moved else 'stood still'}"
+        rows[f"{what} {kind}"] = row(1, bool(stop) and not moved, lost=not finite, note=note[:100])
     return rows
 
 
@@ -166,8 +166,8 @@ def tokenizer_traps():
     They work without a pad token, with pad = end, and with two end tokens. They are refused without
     a template, with a double BOS, without an end token, and for a prompt that is too long.
     """
-    policy, asked = tiny(), direct("where is Rome")
-    prompt = render(policy.tokenizer, asked)
+    policy, question = tiny(), direct("where is Rome")
+    prompt = render(policy.tokenizer, question)
     plain = answer_logprobs(policy, [(prompt, [5, 2])])
     right, refused = {}, {}
 
@@ -188,9 +188,9 @@ def tokenizer_traps():
     endless = copy.deepcopy(policy.model)
     endless.generation_config.eos_token_id = None
     attempts = {
-        "no template": (lambda: render(fresh(chat_template=None), asked), "no chat template"),
+        "no template": (lambda: render(fresh(chat_template=None), question), "no chat template"),
         "double BOS": (
-            lambda: render(fresh(bos_token="<s>", chat_template=f"<s> {TEMPLATE}"), asked),
+            lambda: render(fresh(bos_token="<s>", chat_template=f"<s> {TEMPLATE}"), question),
             "begins with",
         ),
         "no end token": (

@@ -37,10 +37,10 @@ def storm():
         client = Client(settings, cache=folder / "llm.jsonl", **QUICK | {"patience": 300})
         texts = [f"call {i}" for i in range(2000)]
         replies = client.ask([says(t) for t in texts])
-        kept = (folder / "llm.jsonl").read_bytes().splitlines()
+        lines = (folder / "llm.jsonl").read_bytes().splitlines()
         right = sum(r == f"re {t}" for r, t in zip(replies, texts, strict=True))
         tries = sum(server.seen.values())
-    doubled = len(kept) - 2000
+    doubled = len(lines) - 2000
     return row(
         2000,
         right,
@@ -120,12 +120,12 @@ def stopped(at, words: str, kept: int, most: int) -> dict:
         client.ask([says(str(i)) for i in range(20)])
     except CallsStopped as stop:
         line = str(stop)
-    asked = sum(server.seen.values()) if server else 0
+    requests = sum(server.seen.values()) if server else 0
     right = (
         words in line
         and "\n" not in line
         and KEY not in line
-        and asked <= most
+        and requests <= most
         and time.monotonic() - began < 10
     )
     kept -= len(ReplyCache(folder / "llm.jsonl").replies)
@@ -195,18 +195,18 @@ def kills(times: int = 20, n: int = 600):
             )
             state["process"].communicate()
             killed += state["process"].returncode == -signal.SIGKILL
-            kept = len(ReplyCache(folder / "cache" / "llm.jsonl").replies)
-            again = sum(server.seen.values()) - kept
+            replies = len(ReplyCache(folder / "cache" / "llm.jsonl").replies)
+            again = sum(server.seen.values()) - replies
             lost = max(lost, again - 8 * killed)
         state["left"] = None
-        told, wrong = grade_command(folder, server.url).communicate()
-        asked, broken = len(server.seen), (folder / "out.csv").read_bytes()
+        output, wrong = grade_command(folder, server.url).communicate()
+        calls, broken = len(server.seen), (folder / "out.csv").read_bytes()
         (folder / "cache" / "llm.jsonl").unlink()
         grade_command(folder, server.url, output="whole.csv").communicate()
         same = broken == (folder / "whole.csv").read_bytes()
         right = pd.read_csv(folder / "whole.csv")["correct"].sum() == n // 2
     whole = "byte-identical" if same else "DIFFERS"
-    note = f"{n} predictions, {asked} calls, {again} sent again; table {whole}"
+    note = f"{n} predictions, {calls} calls, {again} sent again; table {whole}"
     ok = killed == times and lost <= 0 and same and right and not wrong
     return row(times, killed, lost=max(lost, 0), ok=ok, note=note)
 
@@ -234,14 +234,14 @@ def damaged_cache():
         lines[-1] = lines[-1][:-7]  # torn by a kill
         path.write_bytes(b"".join(lines))
         cache = ReplyCache(path)
-        replies, asked = {k: v for k, v in cache.replies.items()}, len(server.order)
+        replies, before = {k: v for k, v in cache.replies.items()}, len(server.order)
         client = Client(settings, cache=path, **QUICK)
         again = client.ask(batch)
-        sent = len(server.order) - asked
+        sent = len(server.order) - before
         believed = sum(a != b for a, b in zip(whole, again, strict=True))
-    kept = len(replies)
-    note = f"{kept} of 1,000 kept, {sent} asked again"
-    return row(91, sent, lost=1000 - 91 - kept, false_positives=believed, note=note)
+    n_kept = len(replies)
+    note = f"{n_kept} of 1,000 kept, {sent} asked again"
+    return row(91, sent, lost=1000 - 91 - n_kept, false_positives=believed, note=note)
 
 
 def two_writers():
@@ -279,7 +279,7 @@ def full_disk():
         cases_file(folder / "cases.csv", 300)
         process = grade_command(folder, server.url, "ulimit -f 16;")
         _, line = process.communicate()
-        kept, sent = (
+        replies, sent = (
             len(ReplyCache(folder / "cache" / "llm.jsonl").replies),
             sum(server.seen.values()),
         )
@@ -290,9 +290,9 @@ def full_disk():
     rows["full disk"] = row(
         1,
         clear,
-        lost=max(0, sent - kept - 8),
-        ok=clear and right and kept > 0 and again <= 8,
-        note=f"{kept} replies kept, {again} sent again; {line.strip()[-110:]}",
+        lost=max(0, sent - replies - 8),
+        ok=clear and right and replies > 0 and again <= 8,
+        note=f"{replies} replies kept, {again} sent again; {line.strip()[-110:]}",
     )
     with scripted_server(honest) as (server, folder, _):
         folder.chmod(0o755)

@@ -28,10 +28,10 @@ def speed_table() -> list[dict]:
     ):
         os.environ.pop("OPENAI_BASE_URL", None)
         for made in (throughput(Path(folder)), hits(Path(folder)), million(Path(folder))):
-            for found in made:
-                rows.append(found)
+            for results in made:
+                rows.append(results)
                 print(
-                    "{what:44} {value:10.2f} {unit:18} target {target:8} {note}".format(**found),
+                    "{what:44} {value:10.2f} {unit:18} target {target:8} {note}".format(**results),
                     flush=True,
                 )
     return rows
@@ -115,17 +115,17 @@ def million(folder: Path):
         text=True,
         check=True,
     )
-    found = json.loads(done.stdout)
-    assert found["replies"] == 1_000_000 and not found["damaged"]
+    results = json.loads(done.stdout)
+    assert results["replies"] == 1_000_000 and not results["damaged"]
     size = f"{path.stat().st_size / 2**20:.0f} MB on disk"
     path.unlink()
     for what, unit, target in (("seconds", "s", "< 5"), ("memory", "GB", "< 1")):
         yield {
             "what": f"a million verdicts opened, {what}",
-            "value": found[what],
+            "value": results[what],
             "unit": unit,
             "target": target,
-            "seconds": found["seconds"],
+            "seconds": results["seconds"],
             "note": size,
         }
 

@@ -124,7 +124,8 @@ def test_replies_come_in_order_and_equal_requests_are_sent_once(serve):
     assert client.ask(say("b")) == ["re b"]
     assert server.seen == {"a": 1, "b": 1}
     assert client.counts == {"calls": 2, "cached": 2}
-    assert client.ask(say("b"), sample=1) == ["re b"] and server.seen["b"] == 2
+    assert client.ask(say("b"), sample=1) == ["re b"]
+    assert server.seen["b"] == 2
     assert {(body["temperature"], body["max_tokens"]) for body in server.bodies} == {(0.0, 256)}
 
 
@@ -181,9 +182,8 @@ def test_a_refusal_stops_at_once_with_one_readable_line_and_no_key(serve, answer
     with pytest.raises(CallsStopped, match=words) as stopped:
         client.ask(say("a", "b", "c"))
     assert server.seen == {"a": 1}
-    assert KEY not in "".join(traceback.format_exception(stopped.value)) and "\n" not in str(
-        stopped.value
-    )
+    assert KEY not in "".join(traceback.format_exception(stopped.value))
+    assert "\n" not in str(stopped.value)
 
 
 def test_answers_before_a_stop_are_kept(serve):
@@ -222,7 +222,8 @@ def test_a_malformed_body_fails_is_not_cached_and_asked_again(serve, kind):
 
     server, client = serve(script)
     assert client.ask(say("bad", "good")) == [None, "1.0"]
-    assert server.seen["bad"] == 3 and client.counts["failed"] == 1
+    assert server.seen["bad"] == 3
+    assert client.counts["failed"] == 1
     healthy.append(True)
     assert client.ask(say("bad")) == ["1.0"]
 
@@ -236,7 +237,8 @@ def test_a_hang_ends_by_the_time_limit(serve):
     server, client = serve(script, timeout=0.4)
     start = time.monotonic()
     assert client.ask(say("a")) == ["1.0"]
-    assert time.monotonic() - start < 1.4 and server.seen["a"] == 2
+    assert time.monotonic() - start < 1.4
+    assert server.seen["a"] == 2
 
 
 def test_a_server_that_only_fails_stops_the_run(serve):
@@ -293,11 +295,9 @@ def test_the_judge_end_to_end(serve, monkeypatch):
     # the blank and the forged verdict need no model; "Hexagon" may be another answer and needs a
     # control
     assert sum(server.seen.values()) == 3
-    assert (
-        reward.counts["controls"] == 1
-        and reward.counts["fooled"] == 0
-        and reward.counts["prechecked"] == 2
-    )
+    assert reward.counts["controls"] == 1
+    assert reward.counts["fooled"] == 0
+    assert reward.counts["prechecked"] == 2
     assert make_reward(Judge(kind="llm", model="m", base_url=client.base_url))(*asked) == [
         1.0,
         0.0,
@@ -331,7 +331,8 @@ def test_tokens_are_counted_where_the_server_tells_and_limited():
             CallsStopped, match="306 tokens used, the most that judge.max_tokens = 250 allows"
         ):
             client.ask(say("a", "b", "c", "d"))  # 102 tokens each
-        assert client.counts["tokens"] == 306 and len(server.seen) == 3
+        assert client.counts["tokens"] == 306
+        assert len(server.seen) == 3
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,8 @@ def test_an_auditor_has_an_address_and_a_key_of_its_own(monkeypatch):
         monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
         monkeypatch.setenv("AUDITOR_API_KEY", "sk-second")
         assert Client(settings, cache=folder / "a", who="AUDITOR").ask(say("a")) == ["1.0"]
-        assert "bearer sk-second" in server.auth and server.order
+        assert "bearer sk-second" in server.auth
+        assert server.order
 
 
 def test_clients_with_the_same_settings_are_one(monkeypatch, tmp_path):
@@ -378,7 +380,8 @@ def test_key_changes_with_every_field():
     keys = [cache_key(*base)] + [
         cache_key(*base[:i], *other, *base[i + 1 :]) for i, other in enumerate(others)
     ]
-    assert len(set(keys)) == 7 and cache_key(*base) == keys[0]
+    assert len(set(keys)) == 7
+    assert cache_key(*base) == keys[0]
 
 
 def test_damage_loses_only_the_damaged_records(tmp_path):
@@ -394,15 +397,14 @@ def test_damage_loses_only_the_damaged_records(tmp_path):
     lines[5] = lines[5][:-9]  # torn by a kill
     path.write_bytes(b"".join(lines))
     again = ReplyCache(path)
-    assert sorted(again.replies) == ["k0", "k4"] and again.damaged == 3
+    assert sorted(again.replies) == ["k0", "k4"]
+    assert again.damaged == 3
     again.add("k5", "new")
     again.flush()
     whole = ReplyCache(path)
-    assert (
-        whole.replies["k5"] == "new"
-        and whole.replies["k0"].endswith("\nline")
-        and whole.damaged == 4
-    )
+    assert whole.replies["k5"] == "new"
+    assert whole.replies["k0"].endswith("\nline")
+    assert whole.damaged == 4
 
 
 def test_a_reply_is_on_disk_before_the_next_is_asked_and_old_files_stay_readable(tmp_path):
@@ -413,7 +415,8 @@ def test_a_reply_is_on_disk_before_the_next_is_asked_and_old_files_stay_readable
     )  # as another writer puts it
     path.write_bytes(plain + spaced)
     cache = ReplyCache(path)
-    assert cache.replies == {"k": "1.0", "s": "0.0"} and not cache.damaged
+    assert cache.replies == {"k": "1.0", "s": "0.0"}
+    assert not cache.damaged
     cache.add("é", 'say "1.0"\n\ud800')
     assert ReplyCache(path).replies["é"] == 'say "1.0"\n\ud800'  # not flushed, yet written
     with pytest.raises(OSError, match="replies cannot be kept there.*make room or set OUTPUTS"):
@@ -433,6 +436,7 @@ def test_two_writers_share_a_file(tmp_path):
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     both = ReplyCache(path)
-    assert len(both.replies) == 1000 and both.damaged == 0
+    assert len(both.replies) == 1000
+    assert both.damaged == 0
     first.read()
     assert first.replies["b499"] == "b" * 50

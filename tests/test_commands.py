@@ -33,11 +33,9 @@ def test_regrade_by_hand():
     graded = regrade(CASES, Judge(kind="alias"))
     assert graded["correct"].tolist() == [True, False, True, False]
     assert graded["question_id"].tolist() == ["row0", "row1", "row1", "row1"]
-    assert (
-        graded["judge"].eq("alias").all()
-        and graded["raw"].isna().all()
-        and not graded["disputed"].any()
-    )
+    assert graded["judge"].eq("alias").all()
+    assert graded["raw"].isna().all()
+    assert not graded["disputed"].any()
     exact = regrade(CASES, Judge(kind="exact"))
     assert exact["correct"].tolist() == [False, False, True, False]
 
@@ -59,7 +57,8 @@ def test_judging_reads_and_writes_every_kind_of_file(kind, tmp_path):
     done = run("lib.judge", before, after)
     assert done.returncode == 0, done.stderr
     # two questions: one all right, one right in one of three
-    assert "accuracy 0.667 [" in done.stdout and "4 predictions; 0 verdicts failed" in done.stdout
+    assert "accuracy 0.667 [" in done.stdout
+    assert "4 predictions; 0 verdicts failed" in done.stdout
     readers = {
         "csv": pd.read_csv,
         "jsonl": lambda p: pd.read_json(p, lines=True),
@@ -90,7 +89,9 @@ def test_bad_input_ends_in_one_line(column, value, options, said, tmp_path):
         tmp_path / "in.csv", index=False
     )
     done = run("lib.judge", tmp_path / "in.csv", tmp_path / "out.csv", *options)
-    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("judging: ") or "usage: " in done.stderr
     assert not (tmp_path / "out.csv").exists()
 
@@ -112,10 +113,11 @@ def test_a_model_that_is_not_served_and_a_dead_address_in_the_environment(tmp_pa
         ]
         command = [sys.executable, "-m", "lib.judge", *map(str, given)]
         bad = subprocess.run([*command, "best"], cwd=ROOT, capture_output=True, text=True)
-        assert (
-            bad.returncode != 0 and bad.stderr.count("\n") == 1 and "it serves good" in bad.stderr
-        )
-        assert not server.order and not (tmp_path / "out.csv").exists()
+        assert bad.returncode != 0
+        assert bad.stderr.count("\n") == 1
+        assert "it serves good" in bad.stderr
+        assert not server.order
+        assert not (tmp_path / "out.csv").exists()
         good = subprocess.run(
             [*command, "good", "--auditor", "good", "--auditor-url", server.url],
             cwd=ROOT,
@@ -123,12 +125,15 @@ def test_a_model_that_is_not_served_and_a_dead_address_in_the_environment(tmp_pa
             text=True,
         )
         assert good.returncode == 0, good.stderr
-        assert "judge and auditor agree on 1.000" in good.stdout and "accuracy 1.000" in good.stdout
+        assert "judge and auditor agree on 1.000" in good.stdout
+        assert "accuracy 1.000" in good.stdout
 
 
 def test_the_command_goes_on_after_a_kill():
     found = outages.kills(times=2, n=60)
-    assert found["ok"] and found["detected"] == 2 and "byte-identical" in found["note"]
+    assert found["ok"]
+    assert found["detected"] == 2
+    assert "byte-identical" in found["note"]
 
 
 def test_blank_predictions_in_a_table_are_refused_and_named():
@@ -167,4 +172,6 @@ def test_dedup_of_two_files(tmp_path):
         tmp_path / "nowhere.csv",
         tmp_path / "kept.csv",
     )
-    assert bad.returncode != 0 and "no such file" in bad.stderr and "Traceback" not in bad.stderr
+    assert bad.returncode != 0
+    assert "no such file" in bad.stderr
+    assert "Traceback" not in bad.stderr

@@ -169,10 +169,8 @@ def test_rule_finds_reversed_implied_renamed_and_reworded_facts_only():
     verdicts = judge_rule(everything(), BOTH)
     assert called(verdicts) == TRUE
     reasons = verdicts.set_index(["test_id", "train_id"])["reasoning"]
-    assert (
-        "other way round" in reasons["e0", "t0"]
-        and reasons["e3", "t1"] == "another subject or another fact"
-    )
+    assert "other way round" in reasons["e0", "t0"]
+    assert reasons["e3", "t1"] == "another subject or another fact"
 
 
 def test_rule_reads_no_fact_ids():
@@ -203,11 +201,10 @@ def test_truth_is_the_fact_given_away():
 def test_candidates_and_their_reasons():
     pairs = candidates(TRAIN, TEST, neighbours=5, similarity=0.99, embed=bag)
     why = pairs.set_index(["test_id", "train_id"])["why"]
-    assert why["e0", "t0"] == "words" and "answer" in why["e4", "t4"]
-    assert (
-        set(pairs.columns) == {"test_id", "train_id", "similarity", "why"}
-        and pairs["similarity"].between(-1, 1.0001).all()
-    )
+    assert why["e0", "t0"] == "words"
+    assert "answer" in why["e4", "t4"]
+    assert set(pairs.columns) == {"test_id", "train_id", "similarity", "why"}
+    assert pairs["similarity"].between(-1, 1.0001).all()
 
 
 def test_similar_candidates_are_the_exact_neighbours():
@@ -269,7 +266,8 @@ def test_failed_verdict_counts_as_contained_and_is_asked_once_more():
 
     verdicts = judge_llm(everything(), BOTH, ask)
     paris = verdicts["test_id"].eq("e0") | verdicts["train_id"].eq("t0")
-    assert verdicts["is_contained"].tolist() == paris.tolist() and asked == [25, int(paris.sum())]
+    assert verdicts["is_contained"].tolist() == paris.tolist()
+    assert asked == [25, int(paris.sum())]
     assert verdicts.loc[paris, "reasoning"].str.startswith("verdict failed").all()
 
 
@@ -290,16 +288,12 @@ def test_contained_training_questions_go_with_their_twins():
     assert kept["question_id"].tolist() == ["t1", *TEST["question_id"]]
     assert set(zip(removed["test_id"], removed["train_id"], strict=True)) == TRUE
     twin = removed.set_index("train_id").loc["t0"]
-    assert (
-        twin["test_question"].startswith("Which country has Paris")
-        and twin["train_answer"] == "Paris"
-    )
+    assert twin["test_question"].startswith("Which country has Paris")
+    assert twin["train_answer"] == "Paris"
     assert len(truth(kept)) == 0
     quality = compare_with_truth(verdicts, truth(BOTH)).set_index("what")
-    assert (
-        quality.loc["recall", ["hits", "n"]].tolist() == [4, 4]
-        and quality.loc["recall", "high"] == 1.0
-    )
+    assert quality.loc["recall", ["hits", "n"]].tolist() == [4, 4]
+    assert quality.loc["recall", "high"] == 1.0
     assert quality.loc["blocker_precision", "hits"] == 4
 
 
@@ -317,7 +311,8 @@ def test_precision_and_recall_by_hand():
         "recall": 0.25,
     }
     empty = compare_with_truth(verdicts[:0], true[:0])
-    assert empty["value"].isna().all() and (empty["n"] == 0).all()
+    assert empty["value"].isna().all()
+    assert (empty["n"] == 0).all()
 
 
 def test_planted_paraphrases_and_reversals_of_atlas_are_found():
@@ -328,7 +323,9 @@ def test_planted_paraphrases_and_reversals_of_atlas_are_found():
     kept, _, verdicts = dedup(both, profile, embed=bag)
     true = truth(both)
     quality = compare_with_truth(verdicts, true).set_index("what")["value"]
-    assert len(true) > 40 and quality["recall"] > 0.9 and quality["verdict_precision"] > 0.9
+    assert len(true) > 40
+    assert quality["recall"] > 0.9
+    assert quality["verdict_precision"] > 0.9
     assert len(truth(kept)) < 0.1 * len(true)
 
 
@@ -342,11 +339,9 @@ def test_equal_pairs_are_asked_once():
     twice = pd.concat([BOTH, BOTH.assign(question_id=BOTH["question_id"] + "b")])
     pairs = pd.DataFrame({"test_id": ["e0", "e0b", "e1"], "train_id": ["t0b", "t0", "t0"]})
     verdicts = judge_llm(pairs, twice, ask)
-    assert (
-        len(asked) == len(set(asked)) == 2
-        and not verdicts["is_contained"].any()
-        and not verdicts["failed"].any()
-    )
+    assert len(asked) == len(set(asked)) == 2
+    assert not verdicts["is_contained"].any()
+    assert not verdicts["failed"].any()
 
 
 def test_a_judge_that_mostly_fails_stops_the_run():

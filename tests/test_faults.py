@@ -25,15 +25,16 @@ QUICK = (
 def test_a_fault_is_noticed_and_loses_nothing(name):
     rows = faults.table([name])
     assert rows and all(r["ok"] and not r["lost"] and not r["false_positives"] for r in rows), rows
-    assert all(r["n"] == r["detected"] > 0 for r in rows) and all(r["seconds"] < 10 for r in rows)
+    assert all(r["n"] == r["detected"] > 0 for r in rows)
+    assert all(r["seconds"] < 10 for r in rows)
 
 
 def test_attacks_are_many_and_all_refused():
     rows = {r["fault"]: r for r in faults.table(["attacks"])}
     total = rows.pop("attacks, all")
-    assert (
-        total["ok"] and total["n"] == sum(r["n"] for r in rows.values()) > 500 and len(rows) >= 14
-    )
+    assert total["ok"]
+    assert total["n"] == sum(r["n"] for r in rows.values()) > 500
+    assert len(rows) >= 14
     assert all(r["false_positives"] == 0 for r in rows.values())
 
 

@@ -92,8 +92,11 @@ def test_only_a_whole_reply_is_a_verdict(text):
 
 
 def test_styles_and_votes():
-    assert hedges("France or Spain") and not hedges("Lyon is in France")
-    assert abstains("I don't know.") and abstains(" ") and not abstains("France")
+    assert hedges("France or Spain")
+    assert not hedges("Lyon is in France")
+    assert abstains("I don't know.")
+    assert abstains(" ")
+    assert not abstains("France")
     asked = "In which country is the city of Lyon?"
     assert (
         answer_text("The city of Lyon is in France.", asked)
@@ -139,7 +142,9 @@ def test_model_judge_asks_again_and_never_scores_a_failure():
     client = Scripted(["1.0", "0.0", "I would say 1.0"], ["maybe"])
     got = ask_judge(client, LLM, ["q"] * 4, [FRANCE] * 4, ["France", "Spain", "Frankreich", ""])
     assert got == [1.0, 0.0, None, 0.0]
-    assert len(client.asked[0]) == 3 and len(client.asked[1]) == 1  # the blank answer is never sent
+    # the blank answer is never sent
+    assert len(client.asked[0]) == 3
+    assert len(client.asked[1]) == 1
 
 
 def test_a_positive_that_no_rule_confirms_is_held_against_a_foreign_answer():
@@ -212,8 +217,10 @@ def test_spellings_with_one_verdict_are_one_call(one, other, same):
 
 
 def test_disputes():
-    assert disputed("Solution", FRANCE) and not disputed("in france", FRANCE)
-    assert disputed("the man in it", ["City of God"]) and not disputed("it", ["It"])
+    assert disputed("Solution", FRANCE)
+    assert not disputed("in france", FRANCE)
+    assert disputed("the man in it", ["City of God"])
+    assert not disputed("it", ["It"])
 
 
 @pytest.mark.parametrize(
@@ -269,11 +276,10 @@ def test_a_judge_counts_what_it_took_and_raises_the_alarm(capsys):
     assert capsys.readouterr().out == ""  # 1 of 20: 5 %
     judge(["In which country is Lyon?"] * 20, [FRANCE] * 20, ["Solution"] * 5 + ["France"] * 15)
     assert "ALARM judge judge: 25% of 20 positive verdicts share no word" in capsys.readouterr().out
-    assert judge.counts["answers"] == 61 and judge.counts["fooled"] == 6 == judge.counts["controls"]
-    assert (
-        judge.counts["calls"] == 66
-        and "60 positive verdicts 6 disputed, 6 fooled; 0 failed" in judge.told()
-    )
+    assert judge.counts["answers"] == 61
+    assert judge.counts["fooled"] == 6 == judge.counts["controls"]
+    assert judge.counts["calls"] == 66
+    assert "60 positive verdicts 6 disputed, 6 fooled; 0 failed" in judge.summary()
 
 
 def test_agreement_with_an_auditor_by_hand():
@@ -288,8 +294,11 @@ def test_agreement_with_an_auditor_by_hand():
     )
     found = compare_auditor(grades)
     # 7 of 8 agree; by chance 1/2 * 3/8 + 1/2 * 5/8 = 1/2, so kappa = (7/8 - 1/2) / (1/2)
-    assert found["n"] == 8 and found["agreement"] == 0.875 and found["kappa"] == pytest.approx(0.75)
-    assert found["low"] < 0.875 < found["high"] and found["kappa_low"] < 0.75 <= found["kappa_high"]
+    assert found["n"] == 8
+    assert found["agreement"] == 0.875
+    assert found["kappa"] == pytest.approx(0.75)
+    assert found["low"] < 0.875 < found["high"]
+    assert found["kappa_low"] < 0.75 <= found["kappa_high"]
 
 
 def test_an_auditor_is_asked_in_evaluation_only(capsys):

@@ -56,9 +56,9 @@ def test_normal_form_is_stable(text):
 
 
 def test_holds_and_unique():
-    assert (
-        holds("Mexico City", "Mexico") and not holds("Nigeria", "Niger") and not holds("Oslo", "")
-    )
+    assert holds("Mexico City", "Mexico")
+    assert not holds("Nigeria", "Niger")
+    assert not holds("Oslo", "")
     assert unique(["Paris", "paris!", " ", "Lyon "]) == ["Paris", "Lyon"]
 
 
@@ -71,7 +71,8 @@ def test_atlas_is_repeatable_and_asks_its_shares():
         "capital_country": 50,
         "element_symbol": 50,
     }
-    assert one["question_id"].is_unique and one["question"].map(normalise).is_unique
+    assert one["question_id"].is_unique
+    assert one["question"].map(normalise).is_unique
     assert (
         one["question_id"].str.endswith("-again").sum() == 9
     )  # 5 % of 100, of 50 and of 50, halves to even
@@ -102,9 +103,11 @@ def test_atlas_knows_some_facts():
 
 def test_most_popular_cities_come_first():
     cities = atlas(40, {"city_country": 1.0}, 40, 0)
-    assert cities["popularity"].min() > 5_000_000 and "Paris" not in set(cities["subject"])
+    assert cities["popularity"].min() > 5_000_000
+    assert "Paris" not in set(cities["subject"])
     fact = cities[cities["subject"] == "Shanghai"].iloc[0]
-    assert fact["answers"][0] == "China" and fact["relation"] == "city_country"
+    assert fact["answers"][0] == "China"
+    assert fact["relation"] == "city_country"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,8 @@ def test_check_splits_sees_a_shared_text():
     frame = pd.DataFrame(
         {"question": ["Who?", "who"], "split": ["train", "test"], "question_id": ["a", "a"]}
     )
-    assert check_splits(frame)["texts_in_two_splits"] == 1 and check_splits(frame)["ids_twice"] == 1
+    assert check_splits(frame)["texts_in_two_splits"] == 1
+    assert check_splits(frame)["ids_twice"] == 1
 
 
 def test_same_text_is_one_question_with_all_answers():
@@ -157,7 +161,8 @@ def test_same_text_is_one_question_with_all_answers():
         }
     )
     one = group(complete(frame.assign(question_id=["x", "y", "z"]), "mine"))
-    assert one["question_id"].tolist() == ["x", "z"] and one["answers"].tolist() == [
+    assert one["question_id"].tolist() == ["x", "z"]
+    assert one["answers"].tolist() == [
         ["A", "B"],
         ["1"],
     ]
@@ -171,13 +176,13 @@ def test_official_test_keeps_its_answers_and_train_loses_the_twin():
         question_id=list("abcd"), official=["train", "train", "validation", "train"]
     )
     one = group(complete(frame, "nq"))
-    assert set(one["question_id"]) == {"a", "c", "d"} and one.set_index("question_id")["answers"][
-        "c"
-    ] == ["zwei"]
+    assert set(one["question_id"]) == {"a", "c", "d"}
+    assert one.set_index("question_id")["answers"]["c"] == ["zwei"]
     splits = assign_splits(one, data(train=1, validation=1, test="official"), 0).set_index(
         "question_id"
     )["split"]
-    assert splits["c"] == "test" and set(splits[["a", "d"]]) == {"train", "validation"}
+    assert splits["c"] == "test"
+    assert set(splits[["a", "d"]]) == {"train", "validation"}
 
 
 def test_shares_split_a_set():
@@ -250,11 +255,9 @@ def test_missing_file_and_empty_question(tmp_path):
 
 
 def test_read_answers():
-    assert (
-        read_answers("A") == ["A"]
-        and read_answers('["A", "B"]') == ["A", "B"]
-        and read_answers(7) == ["7"]
-    )
+    assert read_answers("A") == ["A"]
+    assert read_answers('["A", "B"]') == ["A", "B"]
+    assert read_answers(7) == ["7"]
     for nothing in (None, float("nan"), [], [" "], "", {}):
         with pytest.raises(TableError, match="`answers` is empty"):
             read_answers(nothing)
@@ -312,10 +315,8 @@ def test_benchmarks_from_the_mirror(name, test):
     settings = data(train=1000, validation=100, test="official", relations={})
     questions = load_questions(profile(dataset=name, hub_mirror=MIRROR, data=settings), 0)
     found = check_splits(questions)
-    assert (
-        found["questions"]["train"] == 1000
-        and found["texts_in_two_splits"] == found["ids_twice"] == 0
-    )
+    assert found["questions"]["train"] == 1000
+    assert found["texts_in_two_splits"] == found["ids_twice"] == 0
     assert abs(found["questions"]["test"] - test) <= 0.01 * test  # repeated texts are one question
     assert questions["answers"].map(len).min() >= 1
 
@@ -329,12 +330,11 @@ def test_floor_and_wrong_answers():
         }
     )
     floor = majority_floor(frame).set_index("relation")
-    assert (
-        floor.loc["r", "answer"] == "a b"
-        and floor.loc["r", "hits"] == 2
-        and floor.loc["all", "value"] == 0.5
-    )
+    assert floor.loc["r", "answer"] == "a b"
+    assert floor.loc["r", "hits"] == 2
+    assert floor.loc["all", "value"] == 0.5
     assert 0 < floor.loc["r", "low"] < 0.5 < floor.loc["r", "high"] < 1
     assert answer_counts(frame)["questions"].tolist() == [3, 3, 1]
     wrong = wrong_answers(frame)
-    assert wrong[2] in ("a b", "A b!", "x") and wrong[0] in ("c", "x")
+    assert wrong[2] in ("a b", "A b!", "x")
+    assert wrong[0] in ("c", "x")

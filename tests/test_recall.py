@@ -38,12 +38,15 @@ def rows(texts, split, answers=None):
 
 def test_labelled_pairs_are_whole():
     pairs = read_pairs()
-    assert set(pairs["dataset"]) == set(BENCHMARKS) and pairs["pair"].is_unique
-    assert pairs["contained"].sum() >= 150 and (~pairs["contained"]).sum() >= 150
+    assert set(pairs["dataset"]) == set(BENCHMARKS)
+    assert pairs["pair"].is_unique
+    assert pairs["contained"].sum() >= 150
+    assert (~pairs["contained"]).sum() >= 150
     assert not pairs[[f"{side}_answers" for side in ("test", "train")]].map(len).eq(0).any().any()
     texts = pairs[["dataset", "test_question", "train_question"]]
     keys = texts.map(normalise)
-    assert not keys.duplicated().any() and (keys["test_question"] != keys["train_question"]).all()
+    assert not keys.duplicated().any()
+    assert (keys["test_question"] != keys["train_question"]).all()
     for _, part in keys.groupby("dataset"):
         assert not set(part["test_question"]) & set(part["train_question"])
     assert len(read_pairs("nq")) == (pairs["dataset"] == "nq").sum()
@@ -63,8 +66,10 @@ def test_hidden_pairs_stand_once_and_other_questions_stay():
         [rows(["where is rome", "How old?"], "test"), rows(["X, y!", "Why?"], "train")]
     )
     named, both = hide(pairs, others)
-    assert named["test_id"].nunique() == 2 and named["train_id"].nunique() == 2
-    assert both["question_id"].is_unique and both["question"].map(normalise).is_unique
+    assert named["test_id"].nunique() == 2
+    assert named["train_id"].nunique() == 2
+    assert both["question_id"].is_unique
+    assert both["question"].map(normalise).is_unique
     assert both["split"].value_counts().to_dict() == {"test": 3, "train": 3}
     assert {"How old?", "Why?"} < set(both["question"])
 
@@ -83,23 +88,26 @@ def test_scores_by_hand():
     verdicts = pairs[PAIR].assign(is_contained=[True, False, True, True])
     table = score_pairs(label(pairs, found, verdicts)).set_index(["what", "of"])
     hits = table[["hits", "n"]].apply(tuple, axis=1)
-    assert hits["blocker_recall", "all"] == (2, 3) and hits[
-        "blocker_recall", "origin: written"
-    ] == (1, 2)
-    assert hits["verdict_recall", "all"] == (2, 3) and hits["verdict_recall", "kind: alias"] == (
+    assert hits["blocker_recall", "all"] == (2, 3)
+    assert hits["blocker_recall", "origin: written"] == (1, 2)
+    assert hits["verdict_recall", "all"] == (2, 3)
+    assert hits["verdict_recall", "kind: alias"] == (
         1,
         2,
     )
-    assert hits["recall", "all"] == (1, 3) and hits["verdict_precision", "all"] == (2, 3)
-    assert hits["false_merges", "all"] == (1, 1) and hits["false_merges", "kind: year"] == (1, 1)
+    assert hits["recall", "all"] == (1, 3)
+    assert hits["verdict_precision", "all"] == (2, 3)
+    assert hits["false_merges", "all"] == (1, 1)
+    assert hits["false_merges", "kind: year"] == (1, 1)
 
 
 def test_a_share_has_an_interval():
-    assert share(0, 0)["n"] == 0 and np.isnan(share(0, 0)["value"])
+    assert share(0, 0)["n"] == 0
+    assert np.isnan(share(0, 0)["value"])
     one = share(8, 10)
-    assert (
-        one["value"] == 0.8 and one["low"] == pytest.approx(0.490, abs=1e-3) and one["high"] < 0.95
-    )
+    assert one["value"] == 0.8
+    assert one["low"] == pytest.approx(0.490, abs=1e-3)
+    assert one["high"] < 0.95
 
 
 def test_repeats_of_published_and_of_random_splits():
@@ -107,18 +115,17 @@ def test_repeats_of_published_and_of_random_splits():
     published = pd.DataFrame(
         {"question": texts, "official": ["train", "validation", "validation", "train"]}
     )
-    assert repeats(published)["hits"] == 1 and repeats(published)["n"] == 2
+    assert repeats(published)["hits"] == 1
+    assert repeats(published)["n"] == 2
     one_set = pd.DataFrame(
         {"question": [f"q {i % 5000}" for i in range(10000)], "official": "test"}
     )
     found = repeats(
         one_set
     )  # each text is there twice, so four of five test rows meet the other one in training
-    assert (
-        found["low"] < 0.8 < found["high"]
-        and 1900 < found["n"] < 2100
-        and found == repeats(one_set)
-    )
+    assert found["low"] < 0.8 < found["high"]
+    assert 1900 < found["n"] < 2100
+    assert found == repeats(one_set)
 
 
 def test_given_away_counts_test_questions_once_and_tells_the_answers_apart():
@@ -142,7 +149,8 @@ def test_given_away_counts_test_questions_once_and_tells_the_answers_apart():
         "with the same answer": 1,
         "only with another answer": 1,
     }
-    assert (table["n"] == 4).all() and given_away(questions, removed[:0])["hits"].tolist() == [
+    assert (table["n"] == 4).all()
+    assert given_away(questions, removed[:0])["hits"].tolist() == [
         0,
         0,
         0,
@@ -156,7 +164,8 @@ def test_accuracy_with_and_without_twins():
     removed = pd.DataFrame({"test_id": ["a", "b", "b"], "train_id": list("xyz")})
     table = by_twin(grades, removed).set_index("questions")
     assert table["value"].to_dict() == {"all": 0.5, "with a twin": 1.0, "without a twin": 0.0}
-    assert table["n"].tolist() == [4, 2, 2] and table["failed"].tolist() == [1, 0, 1]
+    assert table["n"].tolist() == [4, 2, 2]
+    assert table["failed"].tolist() == [1, 0, 1]
     assert table.loc["all", "low"] < 0.5 < table.loc["all", "high"]
 
 
@@ -166,7 +175,8 @@ def test_a_text_is_embedded_once():
         lambda texts: asked.extend(texts) or np.array([[len(t), 1.0] for t in texts])
     )
     assert recall(["aa", "b", "aa"]).tolist() == [[2, 1], [1, 1], [2, 1]]
-    assert recall(["b", "ccc"]).tolist() == [[1, 1], [3, 1]] and asked == ["aa", "b", "ccc"]
+    assert recall(["b", "ccc"]).tolist() == [[1, 1], [3, 1]]
+    assert asked == ["aa", "b", "ccc"]
 
 
 def test_progress_says_what_is_left(capsys, monkeypatch):

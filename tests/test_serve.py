@@ -81,9 +81,8 @@ def test_weights_are_divided_over_a_power_of_two_of_the_cards(tmp_path):
     python = interpreter(tmp_path, ABOUT)
     line = " ".join(vllm_command(python, "owner/name@abc", 8001, None, ["--dtype", "float32"]))
     assert "--model owner/name --served-model-name owner/name --revision abc" in line
-    assert "--tensor-parallel-size 4 --host 127.0.0.1 --port 8001" in line and line.endswith(
-        "--dtype float32"
-    )
+    assert "--tensor-parallel-size 4 --host 127.0.0.1 --port 8001" in line
+    assert line.endswith("--dtype float32")
     assert "--tensor-parallel-size 2 " in " ".join(vllm_command(python, "owner/name", 8001, 2, []))
     with pytest.raises(JudgeError, match="asks for 8 GPUs and 6 are visible"):
         vllm_command(python, "owner/name", 8001, 8, [])
@@ -108,9 +107,11 @@ def test_what_is_missing_is_said(about, said, tmp_path):
 )
 def test_a_note_without_its_process_is_none(text, outputs):
     note().write_text(text)  # process 1 lives and is no judge
-    assert running() is None and served("m") is None
+    assert running() is None
+    assert served("m") is None
     assert local_judge.stop_running() == "no judge runs; the note of one that was killed is removed"
-    assert local_judge.stop_running() == "no judge runs" and not note().exists()
+    assert local_judge.stop_running() == "no judge runs"
+    assert not note().exists()
 
 
 def test_served_found_asked_and_stopped(outputs, monkeypatch, tmp_path):
@@ -119,15 +120,18 @@ def test_served_found_asked_and_stopped(outputs, monkeypatch, tmp_path):
     python, port = interpreter(tmp_path, ABOUT), 18431
     judge = start(outputs, python, "--model", "some/judge@abc", "--port", str(port))
     assert until(note().exists), judge.communicate(timeout=5)
-    assert served("some/judge") == f"http://127.0.0.1:{port}/v1" and served("other/judge") is None
+    assert served("some/judge") == f"http://127.0.0.1:{port}/v1"
+    assert served("other/judge") is None
     client = Client(
         Judge(kind="llm", model="some/judge@abc")
     )  # no address and no key: the note is enough
     assert client.ask([[{"role": "user", "content": "?"}]]) == ["1.0"]
     second = start(outputs, python, "--model", "some/judge", "--port", str(port + 1))
-    assert "is served at" in second.communicate(timeout=30)[1] and second.returncode != 0
+    assert "is served at" in second.communicate(timeout=30)[1]
+    assert second.returncode != 0
     assert local_judge.stop_running() == "the judge some/judge is stopped"
-    assert judge.wait(30) == 0 and not note().exists()
+    assert judge.wait(30) == 0
+    assert not note().exists()
     local_judge.free(port)  # the server went with it
 
 
@@ -138,7 +142,8 @@ def test_killed_for_good_its_server_ends_and_the_note_is_stale(outputs, tmp_path
     assert taken(port)
     judge.send_signal(signal.SIGKILL)
     judge.wait(10)
-    assert note().exists() and served("some/judge") is None
+    assert note().exists()
+    assert served("some/judge") is None
 
     def closed():
         try:
@@ -171,5 +176,8 @@ def test_a_server_that_ends_and_a_profile_without_a_judge(server, options, said,
             "names no `judge.model`",
         )
     told = judge.communicate(timeout=30)[1]
-    assert judge.returncode != 0 and told.count("\n") == 1 and told.startswith("judge: ")
-    assert all(part in told for part in said.split(" .* ")) and not note().exists()
+    assert judge.returncode != 0
+    assert told.count("\n") == 1
+    assert told.startswith("judge: ")
+    assert all(part in told for part in said.split(" .* "))
+    assert not note().exists()

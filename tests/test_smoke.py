@@ -74,9 +74,8 @@ def test_summary_holds_the_finding(run):
     shares = [name for name in rows if name.startswith("gain_share_")]
     passes = [name for name in rows if name.startswith("pass_at_")]
     assert shares
-    assert any(name.endswith("_before") for name in passes) and any(
-        name.endswith("_after") for name in passes
-    )
+    assert any(name.endswith("_before") for name in passes)
+    assert any(name.endswith("_after") for name in passes)
     for name in NAMES:
         assert name in rows
         if rows[name]["value"] is not None and not name.startswith("gain"):
@@ -121,8 +120,10 @@ def test_a_bad_name_ends_in_one_clear_line(outputs):
     run = make("all", "RUN=smoke", "MODEL=nobody", outputs=outputs, capture_output=True, text=True)
     assert run.returncode != 0
     found = [line for line in run.stderr.splitlines() if "unknown model 'nobody'" in line]
-    assert len(found) == 1 and "allowed: smollm2-135m" in found[0]
+    assert len(found) == 1
+    assert "allowed: smollm2-135m" in found[0]
     assert "Traceback" not in run.stdout + run.stderr
     assert not list(outputs.glob("smoke/nobody/*/*/*.ipynb"))
     other = make("all", "RUN=nobody", outputs=outputs, capture_output=True, text=True)
-    assert other.returncode != 0 and "unknown profile RUN=nobody; allowed:" in other.stderr
+    assert other.returncode != 0
+    assert "unknown profile RUN=nobody; allowed:" in other.stderr

@@ -31,7 +31,8 @@ from tests.loopback import loopback
     ],
 )
 def test_what_a_reply_is_read_as(reply, naive, shots):
-    assert naive_verdict(reply) == naive and shot_verdict(reply) == shots
+    assert naive_verdict(reply) == naive
+    assert shot_verdict(reply) == shots
 
 
 def test_prompts_hold_the_case_and_no_instruction_outside_the_first_lines():
@@ -59,7 +60,8 @@ def test_a_judge_that_believes_everything_with_and_without_guards(outputs):
             assert guarded(*asked) == [1.0, 0.0, 0.0, 0.0]
             # the verdict word is no call; two of three positives hold against another gold answer
             # too
-            assert guarded.counts["prechecked"] == 1 and guarded.counts["positives"] == 3
+            assert guarded.counts["prechecked"] == 1
+            assert guarded.counts["positives"] == 3
             assert guarded.counts["fooled"] == 2
 
 

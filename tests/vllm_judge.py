@@ -66,12 +66,16 @@ def test_served_found_asked_stopped_and_killed(no_address):
             for country in ("France", "Italy", "Japan")
         ]
         replies = client.ask(asked, max_tokens=12)
-        assert "Paris" in replies[0] and "Rome" in replies[1] and "Tokyo" in replies[2]
+        assert "Paris" in replies[0]
+        assert "Rome" in replies[1]
+        assert "Tokyo" in replies[2]
         assert local_judge.stop_running().endswith("is stopped")
     except BaseException:
         judge.terminate()
         raise
-    assert judge.wait(60) == 0 and ended() and not local_judge.note().exists()
+    assert judge.wait(60) == 0
+    assert ended()
+    assert not local_judge.note().exists()
     judge = start()
     judge.send_signal(signal.SIGKILL)
     judge.wait(10)

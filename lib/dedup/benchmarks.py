@@ -47,15 +47,15 @@ def measure_benchmark(
     rows, questions = whole_benchmark(name, mirror, seed)
     search, began = remembered(), time.monotonic()
     train, test = (questions[questions["split"] == split] for split in ("train", "test"))
-    found = candidates(train, test, settings.dedup.neighbours, settings.dedup.similarity, search)
+    pairs = candidates(train, test, settings.dedup.neighbours, settings.dedup.similarity, search)
     blocked = time.monotonic()
-    _, removed, verdicts = dedup(questions, settings, search, ask, found)
+    _, removed, verdicts = dedup(questions, settings, search, ask, pairs)
     seconds = {"seconds_blocking": blocked - began, "seconds_verdicts": time.monotonic() - blocked}
     labelled = examine(name, questions, settings, search, ask)
     counts = {
         "train": len(train),
         "test": len(test),
-        "pairs_judged": len(found),
+        "pairs_judged": len(pairs),
         "pairs": len(train) * len(test),
     }
     counts |= {

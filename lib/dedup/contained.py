@@ -86,12 +86,12 @@ CONTAINED_RULES = (
 def judge_rule(pairs: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """Verdicts by rule: `pairs` with is_contained, reasoning and failed. Reads no ids of facts."""
     rows = questions.set_index("question_id").to_dict("index")
-    found = [
+    reasons = [
         _compare(rows[test], rows[train]) for test, train in pairs[PAIR].itertuples(index=False)
     ]
     return pairs.assign(
-        is_contained=[reason is not None for reason in found],
-        reasoning=[reason or "another subject or another fact" for reason in found],
+        is_contained=[reason is not None for reason in reasons],
+        reasoning=[reason or "another subject or another fact" for reason in reasons],
         failed=False,
     )
 
@@ -193,27 +193,27 @@ def judge_llm(
     keys = [request[1]["content"] for request in requests]
     once, verdicts, failures = list(dict(zip(keys, requests, strict=True)).items()), {}, 0
     for part in portions(once, VERDICT_BATCH, "verdicts"):
-        found = [read_verdict(reply) for reply in ask([request for _, request in part])]
-        again = [i for i, verdict in enumerate(found) if verdict is None]
+        outcomes_of_part = [read_verdict(reply) for reply in ask([request for _, request in part])]
+        again = [i for i, verdict in enumerate(outcomes_of_part) if verdict is None]
         if again:
             more = [
                 part[i][1] + [{"role": "user", "content": "Reply with the JSON object only."}]
                 for i in again
             ]
             for i, reply in zip(again, ask(more), strict=True):
-                found[i] = read_verdict(reply)
-        verdicts |= dict(zip([key for key, _ in part], found, strict=True))
-        failures += sum(verdict is None for verdict in found)
+                outcomes_of_part[i] = read_verdict(reply)
+        verdicts |= dict(zip([key for key, _ in part], outcomes_of_part, strict=True))
+        failures += sum(verdict is None for verdict in outcomes_of_part)
         if failures > max(TOLERATED, max_failed * len(verdicts)):
             raise RuntimeError(
                 f"{failures} of {len(verdicts)} dedup verdicts failed, more than "
                 "judge.max_failed = "
                 f"{max_failed:g}: see what the judge answers, or take another one"
             )
-    told = [verdicts[key] or (True, "verdict failed: counted as contained") for key in keys]
+    outcomes = [verdicts[key] or (True, "verdict failed: counted as contained") for key in keys]
     return pairs.assign(
-        is_contained=[t[0] for t in told],
-        reasoning=[t[1] for t in told],
+        is_contained=[t[0] for t in outcomes],
+        reasoning=[t[1] for t in outcomes],
         failed=[verdicts[key] is None for key in keys],
     )
 

@@ -52,9 +52,9 @@ def hide(pairs: pd.DataFrame, questions: pd.DataFrame) -> tuple[pd.DataFrame, pd
     return pairs, pd.concat([rows[columns], questions.loc[other, columns]], ignore_index=True)
 
 
-def label(pairs: pd.DataFrame, found: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+def label(pairs: pd.DataFrame, pool: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """The labelled pairs with `found` (a candidate) and `called` (judged contained)."""
-    known = found[PAIR].assign(found=True).drop_duplicates()
+    known = pool[PAIR].assign(found=True).drop_duplicates()
     called = (
         verdicts[[*PAIR, "is_contained"]]
         .rename(columns={"is_contained": "called"})
@@ -130,12 +130,12 @@ def compare_with_truth(verdicts: pd.DataFrame, true_pairs: pd.DataFrame) -> pd.D
     nan.
     """
     true = set(true_pairs[PAIR].itertuples(index=False, name=None))
-    found = set(verdicts[PAIR].itertuples(index=False, name=None))
+    contained = set(verdicts[PAIR].itertuples(index=False, name=None))
     called = set(verdicts.loc[verdicts["is_contained"], PAIR].itertuples(index=False, name=None))
     shares = {
-        "blocker_recall": (true & found, true),
-        "blocker_precision": (true & found, found),
-        "verdict_recall": (true & called, true & found),
+        "blocker_recall": (true & contained, true),
+        "blocker_precision": (true & contained, contained),
+        "verdict_recall": (true & called, true & contained),
         "verdict_precision": (true & called, called),
         "recall": (true & called, true),
     }

@@ -15,17 +15,17 @@ def note() -> Path:
 def running() -> dict | None:
     """The note's base_url, model and pid; None without a note or when its process has ended."""
     try:
-        told = json.loads(note().read_text())
-        command = Path(f"/proc/{int(told['pid'])}/cmdline")
+        served_note = json.loads(note().read_text())
+        command = Path(f"/proc/{int(served_note['pid'])}/cmdline")
         if command.parent.parent.exists():  # Linux: the number may belong to another process by now
-            return told if b"lib.judge.serve" in command.read_bytes() else None
-        os.kill(told["pid"], 0)
-        return told
+            return served_note if b"lib.judge.serve" in command.read_bytes() else None
+        os.kill(served_note["pid"], 0)
+        return served_note
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def served(model: str | None) -> str | None:
     """The address at which `make judge` serves this model now, None where it does not."""
-    told = running()
-    return told["base_url"] if told and told.get("model") == model else None
+    served_note = running()
+    return served_note["base_url"] if served_note and served_note.get("model") == model else None

@@ -42,7 +42,7 @@ class ReplyCache:
     def open(self) -> None:
         """Make sure that replies can be written before one is paid for; raises OSError."""
         if self.file is None:
-            with told(self.path):
+            with explained(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.file = open(self.path, "ab+", buffering=0)  # noqa: SIM115  closed with the cache
 
@@ -50,7 +50,7 @@ class ReplyCache:
         """Keep a reply: written at once, one writer at a time, fsynced each second."""
         self.open()
         line = _line(key, reply)
-        with told(self.path), locked(self.file, LOCK_EX):
+        with explained(self.path), locked(self.file, LOCK_EX):
             size = os.fstat(self.file.fileno()).st_size
             if size and os.pread(self.file.fileno(), 1, size - 1) != b"\n":
                 line = b"\n" + line
@@ -63,7 +63,7 @@ class ReplyCache:
     def flush(self) -> None:
         """See that what was added is on the disk itself."""
         if self.file is not None:
-            with told(self.path):
+            with explained(self.path):
                 os.fsync(self.file.fileno())
             self.synced = time.monotonic()
 
@@ -79,7 +79,7 @@ def locked(file, kind: int):
 
 
 @contextmanager
-def told(path: Path):
+def explained(path: Path):
     """A failure to write as one line that says what to do."""
     try:
         yield

@@ -229,8 +229,8 @@ class Client:
                         return reply
                     unusable += 1
                 else:
-                    code, told = _error(got)
-                    why = f"status {got.status_code}: {_safe(told)}"
+                    code, detail = _error(got)
+                    why = f"status {got.status_code}: {_safe(detail)}"
                     if code in QUOTA or (got.status_code < 500 and got.status_code not in RETRIED):
                         raise CallsStopped(
                             f"{self._where()} refused the call, {why}; "

@@ -92,10 +92,10 @@ def _inspect_zip(path: Path) -> dict:
         raise TableError(f"{path}: cannot be read as an Inspect log: {error}") from None
 
 
-def _rows(found: list[tuple], path: Path) -> pd.DataFrame:
-    if not found:
+def _rows(rows: list[tuple], path: Path) -> pd.DataFrame:
+    if not rows:
         raise TableError(f"{path}: holds no samples; give a log with at least one")
-    return pd.DataFrame(found, columns=["question_id", "question", "answers", "prediction"])
+    return pd.DataFrame(rows, columns=["question_id", "question", "answers", "prediction"])
 
 
 def _inspect(samples: list[dict], path: Path) -> pd.DataFrame:

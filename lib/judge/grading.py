@@ -31,20 +31,22 @@ def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd
     """
     known = questions.set_index("question_id")
     pairs = samples[["question_id", "text"]].drop_duplicates()
-    asked, answers = (known.loc[pairs["question_id"], c].tolist() for c in ("question", "answers"))
-    cases = asked, [list(a) for a in answers], pairs["text"].tolist()
+    texts, answers = (known.loc[pairs["question_id"], c].tolist() for c in ("question", "answers"))
+    cases = texts, [list(a) for a in answers], pairs["text"].tolist()
     judges = {"correct": make_reward(settings, questions)}
     if settings.kind == "llm" and settings.auditor:
         judges["audited"] = auditor(settings)
     for column, judge in judges.items():
-        found = judge(*cases)
-        pairs[column] = pd.array([None if v is None else v == 1.0 for v in found], dtype="boolean")
+        verdicts = judge(*cases)
+        pairs[column] = pd.array(
+            [None if v is None else v == 1.0 for v in verdicts], dtype="boolean"
+        )
         if isinstance(judge, ModelJudge):
-            print(f"{len(samples)} samples, {len(pairs)} distinct; {judge.told()}", flush=True)
+            print(f"{len(samples)} samples, {len(pairs)} distinct; {judge.summary()}", flush=True)
     grades = samples.merge(pairs, on=["question_id", "text"], how="left", validate="many_to_one")
     grades = grades.assign(judge=settings.model if settings.kind == "llm" else settings.kind)
     if "audited" in grades:
-        print(compare_auditor(grades)["told"], flush=True)
+        print(compare_auditor(grades)["sentence"], flush=True)
     return grades[["question_id", "policy", "sample", "judge", *judges]]
 
 
@@ -95,7 +97,7 @@ def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> 
         if len(counts) == len(both)
         else bootstrap(counts, lambda rows: rows[:, [0, 3]].sum() / rows.sum(), n_boot, seed)
     )
-    found = {
+    agreement = {
         "agreement": agree[0] / agree[1] if agree[1] else np.nan,
         "low": interval[0],
         "high": interval[1],
@@ -103,11 +105,11 @@ def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> 
         "n": len(both),
     }
     # a resample in which all verdicts are one has no kappa; bootstrap leaves it out
-    found["kappa_low"], found["kappa_high"] = bootstrap(counts, cohen_kappa, n_boot, seed)
-    return found | {
-        "told": "judge and auditor agree on {agreement:.3f} [{low:.3f}, {high:.3f}] of "
+    agreement["kappa_low"], agreement["kappa_high"] = bootstrap(counts, cohen_kappa, n_boot, seed)
+    return agreement | {
+        "sentence": "judge and auditor agree on {agreement:.3f} [{low:.3f}, {high:.3f}] of "
         "{n} verdicts, kappa "
-        "{kappa:.3f} [{kappa_low:.3f}, {kappa_high:.3f}]".format(**found)
+        "{kappa:.3f} [{kappa_low:.3f}, {kappa_high:.3f}]".format(**agreement)
     }
 
 
@@ -131,20 +133,20 @@ def regrade(table: pd.DataFrame, settings: Judge, where="") -> pd.DataFrame:
     once = {
         key: case for key, case in reversed(list(zip(keys, cases, strict=True)))
     }  # equal cases are judged once
-    asked = [list(column) for column in zip(*once.values(), strict=True)]
+    columns = [list(column) for column in zip(*once.values(), strict=True)]
     notes, judge = [], make_reward(settings, table)
     if settings.kind == "llm":
-        verdicts = judge(*asked, notes)
-        print(f"{len(rows)} predictions, {len(once)} distinct; {judge.told()}", flush=True)
+        verdicts = judge(*columns, notes)
+        print(f"{len(rows)} predictions, {len(once)} distinct; {judge.summary()}", flush=True)
     else:
         verdicts, notes = (
-            judge(*asked),
+            judge(*columns),
             [{"raw": None, "disputed": False, "fooled": False} for _ in once],
         )
 
     def column(values):
-        found = dict(zip(once, values, strict=True))
-        return [found[key] for key in keys]
+        verdict_of = dict(zip(once, values, strict=True))
+        return [verdict_of[key] for key in keys]
 
     def truths(verdicts):
         return pd.array(
@@ -161,8 +163,8 @@ def regrade(table: pd.DataFrame, settings: Judge, where="") -> pd.DataFrame:
     )
     if settings.kind == "llm" and settings.auditor:
         second = auditor(settings)
-        rows = rows.assign(audited=truths(second(*asked)))
-        print(f"{second.told()}; {compare_auditor(rows)['told']}", flush=True)
+        rows = rows.assign(audited=truths(second(*columns)))
+        print(f"{second.summary()}; {compare_auditor(rows)['sentence']}", flush=True)
     return rows
 
 

@@ -175,24 +175,24 @@ def ask_judge(client, settings: Judge, questions, answers, predictions, notes: l
         )
     verdicts = [0.0 if note["prechecked"] else None for note in notes]
     sent = [canonical(text) for text in texts]
-    asked = [i for i, note in enumerate(notes) if not note["prechecked"]]
-    cases = [(questions[i], answers[i], sent[i]) for i in asked]
-    for i, reply in zip(asked, _replies(client, cases, wording), strict=True):
+    left = [i for i, note in enumerate(notes) if not note["prechecked"]]
+    cases = [(questions[i], answers[i], sent[i]) for i in left]
+    for i, reply in zip(left, _replies(client, cases, wording), strict=True):
         verdicts[i], notes[i]["raw"] = read(reply), reply
     doubted = [
-        i for i in asked if verdicts[i] == 1.0 and not confirmed(questions[i], texts[i], answers[i])
+        i for i in left if verdicts[i] == 1.0 and not confirmed(questions[i], texts[i], answers[i])
     ]
     controls = [
         (questions[i], [foreign(questions[i], answers[i], sent[i])], sent[i]) for i in doubted
     ]
     for i, reply in zip(doubted, _replies(client, controls, wording), strict=True):
-        found = read(reply)
+        control = read(reply)
         notes[i] |= {
             "control": True,
             "disputed": disputed(texts[i], answers[i]),
-            "fooled": found == 1.0,
+            "fooled": control == 1.0,
         }
-        verdicts[i] = None if found is None else 1.0 - found
+        verdicts[i] = None if control is None else 1.0 - control
     failed = sum(v is None for v in verdicts)
     if failed and wilson(failed, len(verdicts))[0] > settings.max_failed:
         raise JudgeFailed(
@@ -257,7 +257,7 @@ class ModelJudge:
         self.counts.update(now)
         return verdicts
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The counts as one line."""
         c = self.counts
         tokens = f", {c['tokens']} tokens" if c["tokens"] else ""

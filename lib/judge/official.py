@@ -76,5 +76,5 @@ def three_grades(client, cases: pd.DataFrame) -> list[str | None]:
 
     rows = zip(cases["question"], cases["answers"], cases["prediction"], strict=True)
     replies = client.ask([messages(*row) for row in rows], max_tokens=8, version="simpleqa-1")
-    found = [reply.strip().strip(".").upper() if reply else None for reply in replies]
-    return [grade if grade in GRADES else None for grade in found]
+    letters = [reply.strip().strip(".").upper() if reply else None for reply in replies]
+    return [grade if grade in GRADES else None for grade in letters]

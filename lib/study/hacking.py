@@ -155,7 +155,7 @@ def train_arm(
     reward = make_reward(judge)
     given = {"policy": load_policy(profile, start), "reward": reward}
     train_grpo(profile, train, validation, folder, seed, hacking.steps, **given)
-    print(reward.told(), flush=True)
+    print(reward.summary(), flush=True)
     return folder
 
 
