@@ -91,7 +91,8 @@ def random_replies():
     class Replay:
         replies = iter(texts)
 
-        def ask(self, batch):
+        def ask(self, batch, causes, **options):
+            causes += [None] * len(batch)
             return [next(self.replies) for _ in batch]
 
     settings = Judge(kind="llm", model="m", max_failed=1.0)

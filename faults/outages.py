@@ -83,7 +83,6 @@ def refusals():
             "check OPENAI_API_KEY",
         ),
         "no quota": (failure(429, "insufficient_quota"), "quota is spent"),
-        "bad request": (failure(400), "check the request"),
     }
     rows = {}
     for name, (answer, words) in kinds.items():
@@ -91,6 +90,7 @@ def refusals():
             lambda b, a, x=answer: "1.0" if says("0") == b["messages"] else x, concurrency=1
         ) as at:
             rows[name] = stopped(at, words, kept=1, most=2)
+    rows["refused case"] = refused_case()
     with scripted_server(believer, models=["other"]) as at:
         rows["model that is not served"] = stopped(
             at, "is not served there; it serves other", kept=0, most=0
@@ -103,6 +103,26 @@ def refusals():
         gone = settings.model_copy(update={"base_url": "http://127.0.0.1:9/v1"})
         rows["no server"] = stopped((None, folder, gone), "does not answer", kept=0, most=0)
     return rows
+
+
+def refused_case() -> dict:
+    """One of 20 calls is refused by the filter: it fails with its cause, the others go on."""
+    answer = failure(400, "content_filter", "The prompt was filtered")
+    with scripted_server(lambda b, a: answer if says("7") == b["messages"] else "1.0") as at:
+        server, folder, settings = at
+        causes: list = []
+        client = Client(settings, cache=folder / "llm.jsonl", **QUICK)
+        replies = client.ask([says(str(i)) for i in range(20)], causes=causes)
+        requests = sum(server.seen.values())
+    cause = causes[7] or ""
+    return row(
+        1,
+        "content_filter: The prompt was filtered" in cause,
+        lost=19 - replies.count("1.0"),
+        false_positives=replies[7] is not None,
+        ok=requests == 20 and "content_filter: The prompt was filtered" in cause,
+        note=cause,
+    )
 
 
 def stopped(at, words: str, kept: int, most: int) -> dict:
@@ -335,21 +355,24 @@ def full_disk():
 
 def cache_keys():
     """Every changed field of a request gives another key; the same request, the same key."""
-    base = ("m", "r", says("a"), {"temperature": 0.0, "max_tokens": 8}, "1", 0)
-    changed = [
-        ("n", *base[1:]),
-        ("m", "s", *base[2:]),
-        (*base[:2], says("b"), *base[3:]),
-        (*base[:2], [{"role": "system", "content": "a"}], *base[3:]),
-        (*base[:2], says("a") * 2, *base[3:]),
-        (*base[:3], {"temperature": 0.1, "max_tokens": 8}, *base[4:]),
-        (*base[:3], {"temperature": 0.0, "max_tokens": 9}, *base[4:]),
-        (*base[:4], "2", 0),
-        (*base[:5], 1),
+    first, other = {"temperature": 0.0, "max_tokens": 8}, {"temperature": 0.1, "max_tokens": 8}
+    base = ("url", "m", "r", says("a"), first, "1", 0)
+    changes = [
+        (0, "other url"),
+        (1, "n"),
+        (2, "s"),
+        (3, says("b")),
+        (3, [{"role": "system", "content": "a"}]),
+        (3, says("a") * 2),
+        (4, other),
+        (4, first | {"max_tokens": 9}),
+        (5, "2"),
+        (6, 1),
     ]
+    changed = [(*base[:i], value, *base[i + 1 :]) for i, value in changes]
     keys = {cache_key(*fields) for fields in changed}
     same = cache_key(*base) == cache_key(
-        *base[:3], {"max_tokens": 8, "temperature": 0.0}, *base[4:]
+        *base[:4], {"max_tokens": 8, "temperature": 0.0}, *base[5:]
     )
     return row(
         len(changed),

@@ -79,8 +79,11 @@ def hits(folder: Path):
     ]
     batch = [messages(*case) for case in zip(*cases, strict=True)]
     sent = [messages(q, a, p.replace("Item", "item")) for q, a, p in zip(*cases, strict=True)]
+    server = settings.base_url
+    sizes = [256] * len(batch) + [settings.reply_tokens] * len(sent)
     keys = [
-        cache_key("m", "", m, {"temperature": 0.0, "max_tokens": 256}, "1", 0) for m in batch + sent
+        cache_key(server, "m", "", m, {"temperature": 0.0, "max_tokens": size}, "1", 0)
+        for m, size in zip(batch + sent, sizes, strict=True)
     ]
     (folder / "hits.jsonl").write_bytes(b"".join(_line(key, "1.0") for key in keys))
     client = Client(settings, cache=folder / "hits.jsonl")
@@ -107,7 +110,9 @@ def million(folder: Path):
     path = folder / "million.jsonl"
     with open(path, "wb") as file:
         for i in range(1_000_000):
-            file.write(_line(cache_key("m", "", str(i), {}, "1", 0), "1.0" if i % 3 else "0.0"))
+            file.write(
+                _line(cache_key("s", "m", "", str(i), {}, "1", 0), "1.0" if i % 3 else "0.0")
+            )
     done = subprocess.run(
         [sys.executable, "-m", "faults.speed", str(path)],
         cwd=ROOT,

@@ -38,7 +38,7 @@ def scripted_server(script, models=None, key=KEY, **settings):
             k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "AUDITOR_"))
         }
         environment |= {"OPENAI_API_KEY": key, "NO_PROXY": "127.0.0.1", "OUTPUTS": folder}
-        given = {"concurrency": 32, "max_failed": 1.0, **settings}
+        given = {"concurrency": 32, "max_failed": 1.0, "max_fooled": 1.0, **settings}
         with patch.dict(os.environ, environment, clear=True):
             yield server, Path(folder), Judge(kind="llm", model="m", base_url=server.url, **given)
 

@@ -89,6 +89,11 @@ class Judge(Section):
     auditor: Auditor | None = Field(None, exclude=True)
     prompt: Literal["rules", "naive", "shots"] = Field("rules", exclude_if=lambda v: v == "rules")
     guards: bool = Field(True, exclude_if=lambda v: v)  # False: no check before or after a verdict
+    identity: str | None = Field(None, exclude=True)  # of the server, in place of its address
+    # of a reply: a verdict is 1.0 or 0.0; a judge that reasons first needs hundreds
+    reply_tokens: Count = Field(8, exclude=True)
+    # of wrong answers to plain questions; a judge that accepts more stops the run
+    max_fooled: Fraction = Field(0.5, exclude=True)
     cards: Count | None = Field(None, exclude=True)  # GPUs for `make judge`; None: all of them
 
     @model_validator(mode="after")

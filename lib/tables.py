@@ -9,9 +9,6 @@ import pandas as pd
 
 from lib.text import unique
 
-TEXT_COLUMNS = ("question", "answers", "question_id", "prediction")
-
-
 LIST_IN_TEXT = re.compile(r"\s*\[\s*([\"']|\])")
 
 
@@ -20,9 +17,9 @@ class TableError(ValueError):
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    # "NA" and "None" are answers: only an empty cell is missing
-    text = dict.fromkeys(TEXT_COLUMNS, str)
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
+    # cells are text, so that 007 and 1e5 come out as they went in; "NA" and "None" are answers:
+    # only an empty cell is missing
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=str)
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -33,11 +30,30 @@ def _write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
-    return pd.read_json(path, lines=True, dtype=False)
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no JSON object")
+    frame = pd.DataFrame(rows, dtype=object)
+    # a column of one type takes it; in a mixed one 1945 must not become 1945.0 beside 3.5
+    single = [c for c in frame if frame[c].map(type).nunique() == 1]
+    return frame.assign(**{c: frame[c].infer_objects() for c in single})
 
 
 def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_json(path, orient="records", lines=True, force_ascii=False)
+    rows = frame.astype(object).to_dict("records")
+    with path.open("w") as file:
+        for row in rows:
+            whole = {name: None if _is_missing(value) else value for name, value in row.items()}
+            file.write(json.dumps(whole, ensure_ascii=False, default=_as_json) + "\n")
+
+
+def _is_missing(value) -> bool:
+    return value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def _as_json(value):
+    """A NumPy array or number as JSON knows it; anything else as its text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -84,20 +100,27 @@ def need(frame: pd.DataFrame, columns: list[str], where) -> None:
         raise TableError(f"{where}: no column {missing}; there are {list(map(str, frame.columns))}")
 
 
-def read_answers(value, where="", row=0) -> list[str]:
-    """The answers as a list: of a list, an array, a JSON list in a string, or one string.
+def read_list(value, column: str, where="", row=0):
+    """A JSON list in a string as a list; anything else unchanged.
 
     A string that begins with a bracket and a quote must be a JSON list; another one, such as the
-    title "[REC]", is a text.
+    title "[REC]", is a text. Raises TableError for a list written in another way, such as
+    Python's.
     """
-    if isinstance(value, str) and LIST_IN_TEXT.match(value):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            shown = (
-                f"`answers` {value[:60]!r} is no JSON list ({error}); write it with double quotes"
-            )
-            raise TableError(f"{where}: row {row}: {shown}") from None
+    if not (isinstance(value, str) and LIST_IN_TEXT.match(value)):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise TableError(
+            f"{where}: row {row}: `{column}` {value[:60]!r} is no JSON list ({error}); write it "
+            "with double quotes"
+        ) from None
+
+
+def read_answers(value, where="", row=0) -> list[str]:
+    """The answers as a list: of a list, an array, a JSON list in a string, or one string."""
+    value = read_list(value, "answers", where, row)
 
     # one text or number is one answer; nan, None, a mapping and a truth value are none
     if isinstance(value, str | int | float) and not isinstance(value, bool):

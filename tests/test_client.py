@@ -14,8 +14,9 @@ import pytest
 from faults.staging import scripted_server
 from lib.config import Judge
 from lib.judge.cache import ReplyCache
-from lib.judge.client import CallsStopped, Client, _retry_after, cache_key, open_client
+from lib.judge.client import CallsStopped, Client, cache_key, open_client
 from lib.judge.grading import make_reward
+from lib.judge.protocol import retry_after
 
 KEY = "sk-loopback-0123456789"
 
@@ -123,7 +124,7 @@ def test_replies_come_in_order_and_equal_requests_are_sent_once(serve):
     assert client.ask(say("a", "b", "a")) == ["re a", "re b", "re a"]
     assert client.ask(say("b")) == ["re b"]
     assert server.seen == {"a": 1, "b": 1}
-    assert client.counts == {"calls": 2, "cached": 2}
+    assert client.counts == {"calls": 2, "cached": 2, "tokens": 0}
     assert client.ask(say("b"), sample=1) == ["re b"]
     assert server.seen["b"] == 2
     assert {(body["temperature"], body["max_tokens"]) for body in server.bodies} == {(0.0, 256)}
@@ -162,7 +163,7 @@ def test_retry_after_is_honoured(serve):
      ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0), ("Wed, 21 Oct 2150 07:28:00 GMT", 120, 120)],
 )  # fmt: skip
 def test_retry_after_forms(value, low, high):
-    assert low <= _retry_after({"retry-after": value}) <= high
+    assert low <= retry_after({"retry-after": value}) <= high
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,8 @@ def test_retry_after_forms(value, low, high):
             failure(401, "invalid_api_key", f"Incorrect API key provided: {KEY}"),
             "check OPENAI_API_KEY",
         ),
-        (failure(400), "check the request"),
+        (failure(402, None, "no credits"), "quota is spent"),
+        (failure(400, None, "gpt-9 is not a valid model ID"), "check `judge.model`"),
         (failure(404, "model_not_found"), "check `judge.model`"),
         (failure(429, "insufficient_quota"), "quota is spent"),
     ],
@@ -222,10 +224,94 @@ def test_a_malformed_body_fails_is_not_cached_and_asked_again(serve, kind):
 
     server, client = serve(script)
     assert client.ask(say("bad", "good")) == [None, "1.0"]
-    assert server.seen["bad"] == 3
+    assert server.seen["bad"] == {"no choices": 8, "filtered": 1}.get(kind, 3)
     assert client.counts["failed"] == 1
     healthy.append(True)
     assert client.ask(say("bad")) == ["1.0"]
+
+
+def completion(content, finish="stop", **message):
+    choice = {"message": {"content": content, **message}, "finish_reason": finish}
+    return 200, {}, {"choices": [choice]}
+
+
+def test_a_refused_case_fails_with_its_cause_and_the_others_go_on(serve):
+    refusal = failure(400, "content_filter", "The prompt was filtered")
+    server, client = serve(lambda text, attempt: refusal if text == "b" else "1.0")
+    causes = []
+    assert client.ask(say("a", "b", "c"), causes=causes) == ["1.0", None, "1.0"]
+    assert causes == [None, "status 400 content_filter: The prompt was filtered", None]
+    assert server.seen["b"] == 1
+
+
+def test_a_server_that_refuses_everything_stops_the_run(serve):
+    server, client = serve(lambda text, attempt: failure(400), concurrency=1)
+    with pytest.raises(CallsStopped, match="refused the first 20 calls"):
+        client.ask(say(*map(str, range(100))))
+    assert len(server.seen) == 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (completion(None, "length", reasoning_content="hm"), "max_tokens = 256, nothing but reaso"),
+        (completion("<think>let me", "length"), "cut at max_tokens = 256, nothing but reasoning"),
+        (completion("", "length"), "cut at max_tokens = 256, before any text"),
+        (completion("", "content_filter"), "filtered"),
+        (completion(None, refusal="I cannot"), "refused: I cannot"),
+        (completion(None), "a reply without text (finish reason stop)"),
+        ((200, {}, b"data: {}"), "not a chat completion: 'data: {}'"),
+        ((200, {}, {"choices": None}), "a reply without choices"),
+        ((200, {}, {"error": {"message": "no upstream"}}), "an error inside a 200: no upstream"),
+    ],
+)
+def test_the_cause_of_a_failure_is_one_line(serve, answer, cause):
+    _, client = serve(lambda text, attempt: answer)
+    causes = []
+    assert client.ask(say("a"), causes=causes) == [None]
+    assert cause in causes[0]
+    assert "\n" not in causes[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        completion([{"type": "thinking", "thinking": []}, {"type": "text", "text": "1.0"}]),
+        completion("<think>\nboth name it\n</think>\n\n1.0"),
+        (200, {}, completion("1.0")[2] | {"usage": None}),
+        (200, {}, completion("1.0")[2] | {"usage": []}),
+        (200, {}, completion("1.0")[2] | {"usage": {"prompt_tokens": "n/a"}}),
+    ],
+)
+def test_the_text_is_found_in_every_form_of_a_reply(serve, answer):
+    assert serve(lambda text, attempt: answer)[1].ask(say("a")) == ["1.0"]
+
+
+def test_a_rate_limit_inside_a_200_is_waited_for(serve):
+    limit = 200, {}, {"error": {"message": "slow down", "code": 429}}
+    server, client = serve(lambda text, attempt: limit if attempt < 6 else "1.0")
+    assert client.ask(say("a")) == ["1.0"]
+    assert server.seen["a"] == 6
+
+
+def test_only_usable_replies_are_kept(serve):
+    replies = iter(["perhaps", "1.0"])
+    server, client = serve(lambda text, attempt: next(replies))
+    causes, usable = [], {"usable": lambda reply: reply == "1.0"}
+    assert client.ask(say("a"), causes=causes, **usable) == ["perhaps"]
+    assert causes == ["no verdict in the reply 'perhaps' (finish reason stop)"]
+    assert client.ask(say("a"), **usable) == ["1.0"]
+    assert client.ask(say("a"), **usable) == ["1.0"]
+    assert server.seen["a"] == 2
+
+
+def test_two_servers_of_one_name_are_two(tmp_path):
+    judge = Judge(kind="llm", model="m", base_url="http://127.0.0.1:9/v1")
+    other = judge.model_copy(update={"base_url": "http://127.0.0.1:8/v1"})
+    named = [one.model_copy(update={"identity": "ours"}) for one in (judge, other)]
+    servers = [Client(one, cache=tmp_path / "a").server for one in (judge, other, *named)]
+    assert len(set(servers[:2])) == 2
+    assert servers[2:] == ["ours", "ours"]
 
 
 def test_a_hang_ends_by_the_time_limit(serve):
@@ -375,12 +461,20 @@ def test_clients_with_the_same_settings_are_one(monkeypatch, tmp_path):
 
 
 def test_key_changes_with_every_field():
-    base = ["m", "r", say("a")[0], {"temperature": 0.0, "max_tokens": 8}, "1", 0]
-    others = [["n"], ["s"], [say("b")[0]], [{"temperature": 1.0, "max_tokens": 8}], ["2"], [1]]
+    base = ["url", "m", "r", say("a")[0], {"temperature": 0.0, "max_tokens": 8}, "1", 0]
+    others = [
+        ["other"],
+        ["n"],
+        ["s"],
+        [say("b")[0]],
+        [{"temperature": 1.0, "max_tokens": 8}],
+        ["2"],
+        [1],
+    ]
     keys = [cache_key(*base)] + [
         cache_key(*base[:i], *other, *base[i + 1 :]) for i, other in enumerate(others)
     ]
-    assert len(set(keys)) == 7
+    assert len(set(keys)) == 8
     assert cache_key(*base) == keys[0]
 
 

@@ -13,7 +13,6 @@ from faults import outages
 from faults.staging import honest, scripted_server
 from lib.config import ROOT, Judge
 from lib.judge.grading import regrade
-from lib.tables import TableError
 
 CASES = pd.DataFrame({
     "question": ["In which country is Rome?", "In which country is Bern?"],
@@ -71,7 +70,12 @@ def test_judging_reads_and_writes_every_kind_of_file(kind, tmp_path):
     "column, value, options, said",
     [
         (None, None, [], "no column ['prediction']"),
-        ("prediction", "", [], "row 0: `prediction` is empty"),
+        (
+            "prediction",
+            "['Spain', 'Italy']",
+            [],
+            "row 0: `prediction` \"['Spain', 'Italy']\" is no",
+        ),
         ("prediction", "x", ["--judge", "llm"], "needs --model"),
         ("prediction", "x", ["--judge", "llm", "--model", "m"], "no key for the judge m"),
         (
@@ -136,12 +140,17 @@ def test_the_command_goes_on_after_a_kill():
     assert "byte-identical" in found["note"]
 
 
-def test_blank_predictions_in_a_table_are_refused_and_named():
-    with pytest.raises(TableError, match="row 1: `prediction` is empty"):
-        regrade(CASES.assign(prediction=["Italy", [" "]]), Judge(kind="alias"))
+def test_a_blank_prediction_is_a_wrong_answer():
+    graded = regrade(CASES.assign(prediction=["Italy", [" ", None]]), Judge(kind="alias"))
+    assert graded["correct"].tolist() == [True, False, False]
 
 
-@pytest.mark.weights
+def test_a_text_that_reads_as_a_list_is_one_text_where_the_caller_says_so():
+    cases = CASES.assign(prediction=["Italy", '["Germany", "Switzerland"]'])
+    assert len(regrade(cases, Judge(kind="alias"))) == 3
+    assert len(regrade(cases, Judge(kind="alias"), texts=True)) == 2
+
+
 def test_dedup_of_two_files(tmp_path):
     train = {
         "question": ["What is the capital of France?", "Who wrote Faust?", "Who wrote The Trial?"],

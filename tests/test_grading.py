@@ -130,7 +130,8 @@ class Scripted:
     def __init__(self, *rounds):
         self.rounds, self.asked = list(rounds), []
 
-    def ask(self, batch):
+    def ask(self, batch, causes, **options):
+        causes += [None] * len(batch)
         self.asked.append(batch)
         return self.rounds.pop(0)
 
@@ -260,11 +261,12 @@ def test_a_judge_counts_what_it_took_and_raises_the_alarm(capsys):
     class Believer:
         counts = Counter()
 
-        def ask(self, batch):
+        def ask(self, batch, causes, **options):
+            causes += [None] * len(batch)
             self.counts["calls"] += len(batch)
             return ["1.0"] * len(batch)
 
-    judge = ModelJudge(LLM, Believer())
+    judge = ModelJudge(LLM.model_copy(update={"max_fooled": 1.0}), Believer())
     assert judge(["In which country is Lyon?"] * 20, [FRANCE] * 20, ["France"] * 20) == [1.0] * 20
     assert capsys.readouterr().out == ""
     texts = ["Solution", "", *["France"] * 19]
@@ -280,6 +282,67 @@ def test_a_judge_counts_what_it_took_and_raises_the_alarm(capsys):
     assert judge.counts["fooled"] == 6 == judge.counts["controls"]
     assert judge.counts["calls"] == 66
     assert "60 positive verdicts 6 disputed, 6 fooled; 0 failed" in judge.summary()
+
+
+def test_a_judge_that_believes_anything_stops_the_run():
+    case = ["Where is Lyon?"], [["France"]], ["a place"]
+    with (
+        scripted_server(believer, max_fooled=0.5) as (server, _, settings),
+        pytest.raises(JudgeFailed, match="called 12 of 12 plainly wrong answers right"),
+    ):
+        ModelJudge(settings)(*case)
+    assert len(server.order) == 2 + 12  # the case, its control, the plain questions
+
+
+def test_a_judge_that_is_fooled_once_goes_on():
+    def script(body, attempt):
+        return "1.0" if "a place" in body["messages"][-1]["content"] else "0.0"
+
+    with scripted_server(script, max_fooled=0.5) as (server, _, settings):
+        judge = ModelJudge(settings)
+        for question in ("Where is Lyon?", "Where is Nice?"):
+            assert judge([question], [["France"]], ["a place"]) == [0.0]
+    assert len(server.order) == 2 + 12 + 2  # the plain questions are asked once
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "France / Spain",
+        "France or Spain",
+        "Spain, France, Italy",
+        "It is not France",
+        "Is it France?",
+        "France. Actually, Spain.",
+        "First guess France, final Spain",
+        "50% France, 50% Spain",
+    ],
+)
+def test_what_does_not_commit_itself_is_settled_without_a_call(text):
+    with scripted_server(believer) as (server, _, settings):
+        assert ModelJudge(settings)(["In which country is Lyon?"], [FRANCE], [text]) == [0.0]
+    assert not server.order
+
+
+def test_another_known_candidate_is_settled_without_a_call():
+    questions = pd.DataFrame(
+        {
+            "question": ["In which country is Lyon?", "In which country is Rome?"],
+            "answers": [["France"], ["Italy"]],
+            "relation": "city_country",
+            "dataset": "atlas",
+        }
+    )
+    with scripted_server(believer) as (server, _, settings):
+        reward = make_reward(settings, questions)
+        assert reward(["In which country is Lyon?"], [["France"]], ["France, Italy"]) == [0.0]
+    assert not server.order
+
+
+def test_an_answer_that_a_list_cannot_be_goes_to_the_model():
+    with scripted_server(believer) as (server, _, settings):
+        ModelJudge(settings)(["Where is the Louvre?"], [["Paris"]], ["Paris, France"])
+    assert server.order
 
 
 def test_agreement_with_an_auditor_by_hand():

@@ -1,5 +1,7 @@
 """Tables: lists of answers, lists in a csv, files that cannot be read."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -29,6 +31,28 @@ def test_a_saved_table_reads_as_it_was(tmp_path, extension):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_cells_of_a_csv_come_out_as_they_went_in(tmp_path):
+    text = "question,code,when,answers\nWho?,007,2019-05-01,NA\nWhat?,1e5,,None\n"
+    (tmp_path / "in.csv").write_text(text)
+    save_table(read_table(tmp_path / "in.csv"), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == text
+
+
+def test_values_of_a_jsonl_come_out_as_they_went_in(tmp_path):
+    lines = [
+        '{"answers": 1945, "code": "007", "share": 0.12345678901234567, "ok": true, "none": null}',
+        '{"answers": 3.5, "code": "1e5", "share": 2.0, "ok": false, "none": "é"}',
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    frame = read_table(tmp_path / "in.jsonl")
+    assert frame["answers"].map(read_answers).tolist() == [["1945"], ["3.5"]]
+    assert (~frame["ok"]).tolist() == [False, True]
+    save_table(frame, tmp_path / "out.jsonl")
+    assert [*map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())] == [
+        *map(json.loads, lines)
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -36,6 +60,7 @@ def test_a_saved_table_reads_as_it_was(tmp_path, extension):
         ("a.csv", "", "a.csv: cannot be read as csv"),
         ("a.txt", "Who?", "a.txt: unknown extension '.txt'"),
         ("a.jsonl", "{broken\n", "a.jsonl: cannot be read as jsonl"),
+        ("a.jsonl", "[1]\n", "a.jsonl: cannot be read as jsonl: a line is no JSON object"),
     ],
 )
 def test_unreadable_files_are_refused_by_name(tmp_path, name, text, message):

@@ -53,7 +53,8 @@ def test_a_judge_that_believes_everything_with_and_without_guards(outputs):
     asked = ["Where is Lyon?"] * 4, [["France"]] * 4, ["France", "Spain", "Solution", "1.0"]
     for prompt, reply in (("shots", "correct"), ("naive", "1.0"), ("rules", "1.0")):
         with loopback(lambda body, attempt, reply=reply: reply) as server:
-            judge = Judge(kind="llm", model="m", base_url=server.url, prompt=prompt)
+            options = {"base_url": server.url, "prompt": prompt, "max_fooled": 1.0}
+            judge = Judge(kind="llm", model="m", **options)
             believed = ModelJudge(judge.model_copy(update={"guards": False}))(*asked)
             guarded = ModelJudge(judge)
             assert believed == [1.0] * 4

@@ -1,6 +1,7 @@
 """Which training questions contain a held-out question's fact, by rule or language model."""
 
 import json
+from functools import partial
 
 import pandas as pd
 
@@ -250,6 +251,8 @@ def judge(pairs: pd.DataFrame, questions: pd.DataFrame, profile, ask=None) -> pd
 
 
 def open_ask(profile):
+    """The client's `ask`, which keeps only replies that are verdicts."""
     from lib.judge.client import open_client
 
-    return open_client(profile.judge).ask
+    usable = {"usable": lambda reply: read_verdict(reply) is not None}
+    return partial(open_client(profile.judge).ask, **usable)

@@ -8,6 +8,7 @@ from pathlib import Path
 from lib.config import Auditor, Judge
 from lib.judge.formats import PREDICTION_FORMATS, read_predictions
 from lib.judge.grading import regrade
+from lib.judge.model import causes
 from lib.metrics import accuracy
 from lib.tables import save_table, writer
 
@@ -26,6 +27,11 @@ def parse_arguments() -> argparse.Namespace:
         default="auto",
         help="whose file it is; auto looks",
     )
+    add(
+        "--texts",
+        action="store_true",
+        help="every prediction is one text, also one that reads as a JSON list",
+    )
     add("--judge", choices=["exact", "alias", "llm"], default="alias")
     add("--model", help="the judge's model, as its server names it")
     add("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
@@ -33,6 +39,14 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--max-failed", type=float, default=0.05, help="share of failed verdicts that stops the run"
     )
+    add(
+        "--max-fooled",
+        type=float,
+        default=0.5,
+        help="share of plainly wrong answers accepted that stops the run",
+    )
+    add("--reply-tokens", type=int, default=8, help="of a reply; a judge that reasons needs more")
+    add("--identity", help="the server's name in the cache of replies, in place of its address")
     add("--max-calls", type=int, help="most calls to make; what was answered is kept")
     add("--auditor", metavar="MODEL", help="a second model, set beside the first")
     add("--auditor-url", help="its server; its key: AUDITOR_API_KEY, or OPENAI_API_KEY")
@@ -54,6 +68,9 @@ def read_settings(args: argparse.Namespace) -> Judge:
         concurrency=args.concurrency,
         max_failed=args.max_failed,
         max_calls=args.max_calls,
+        max_fooled=args.max_fooled,
+        reply_tokens=args.reply_tokens,
+        identity=args.identity,
         auditor=Auditor(model=args.auditor) if args.auditor else None,
     )
 
@@ -66,7 +83,8 @@ def main() -> None:
         table, form = read_predictions(args.input, args.format)
         if form != "plain":
             print(f"{args.input}: read as a file of {form}, {len(table)} questions", flush=True)
-        graded = regrade(table, settings, args.input)
+        texts = args.texts or form != "plain"
+        graded = regrade(table, settings, args.input, texts)
         save_table(graded, args.output)
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
         sys.exit(f"judging: {' '.join(str(error).split())}")
@@ -75,8 +93,14 @@ def main() -> None:
     interval = f"[{reached['low']:.3f}, {reached['high']:.3f}]"
     print(f"accuracy {reached['value']:.3f} {interval} over {reached['n']} questions")
 
-    counts = f"{reached['failed']} verdicts failed, {graded['disputed'].sum()} were disputed"
-    print(f"{len(graded)} predictions; {counts}, {graded['fooled'].sum()} fooled; {args.output}")
+    failed, blank = graded["correct"].isna(), graded["prediction"].str.strip().eq("")
+    counts = f"{failed.sum()} verdicts failed, {graded['disputed'].sum()} were disputed"
+    counts += f", {graded['fooled'].sum()} fooled"
+    if blank.any():
+        counts += f"; {blank.sum()} were blank, which is wrong"
+    print(f"{len(graded)} predictions; {counts}; {args.output}")
+    if failed.any():
+        print(f"failed verdicts: {causes(graded[failed].to_dict('records'))}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """One chat client for judge and dedup: OpenAI-compatible, concurrent, retried, cached.
 
-A call ends in a reply, in None (it failed, and is asked again in the next run) or, where asking
-again cannot help (refused request, wrong key, spent quota or budget, no server, another model), in
-one clear error.
+A call ends in a reply, in None with its cause (it failed, and is asked again in the next run) or,
+where more calls cannot help (wrong key, spent quota or budget, no server, another model), in one
+clear error.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,11 +25,20 @@ from openai import DefaultAsyncHttpxClient
 from lib.config import ROOT, Judge
 from lib.judge.address import served
 from lib.judge.cache import ReplyCache
+from lib.judge.protocol import (
+    AGAIN,
+    LATER,
+    REPLY,
+    STOP,
+    Response,
+    read_response,
+    request,
+    retry_after,
+)
 
 ADDRESS = "https://api.openai.com/v1"
-RETRIED = {408, 409, 429}  # and 5xx: another try may help; every other 4xx stops the run
-QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
 DEAD = 8  # calls given up one after another with no reply between: the server is gone, not the call
+REFUSALS = 20  # so many refusals before any reply: the server refuses the judge, not a case
 REACH = 5.0  # seconds in which a server must accept a connection
 # a server that lists at most so many models serves no other; longer lists may leave names out
 FEW = 20
@@ -40,10 +49,10 @@ class CallsStopped(RuntimeError):
 
 
 def cache_key(
-    model: str, revision: str, messages, sampling: dict, version: str, sample: int
+    server: str, model: str, revision: str, messages, sampling: dict, version: str, sample: int
 ) -> str:
     """The digest under which a reply is kept: every field that can change the reply is in it."""
-    fields = [model, revision, messages, sampling, version, sample]
+    fields = [server, model, revision, messages, sampling, version, sample]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -67,8 +76,9 @@ class Client:
     The key comes from OPENAI_API_KEY; the address from OPENAI_BASE_URL or else the profile's
     `base_url` or else from where `make judge` serves this model (OpenAI's without all); `who` =
     AUDITOR reads AUDITOR_… first, for a second model. `model` may carry a revision,
-    `owner/name@revision`: it names the served weights in the cache and is not sent. A call is tried
-    for `patience` seconds, waiting from `first_wait` up to 16 times as long between tries; each try
+    `owner/name@revision`: it names the served weights in the cache and is not sent. The cache also
+    tells servers apart, by the profile's `judge.identity` or by address. A call is tried for
+    `patience` seconds, waiting from `first_wait` up to 16 times as long between tries; each try
     may take `timeout`. The cache is `outputs/cache/llm.jsonl` for every run and notebook.
     `max_calls` and `max_tokens` are this client's budget.
     """
@@ -91,8 +101,7 @@ class Client:
         if not self.base_url and not self.key:
             raise CallsStopped(
                 f"no key for the judge {self.model}: set OPENAI_API_KEY, or OPENAI_BASE_URL (or "
-                "`judge.base_url` in "
-                "the profile) to a server of your own"
+                "`judge.base_url` in the profile) to a server of your own"
             )
         try:
             httpx2.URL(self.base_url or ADDRESS)
@@ -103,43 +112,72 @@ class Client:
         self.concurrency, self.timeout, self.patience = settings.concurrency, timeout, patience
         self.first_wait, self.counts, self.answered, self.in_a_row = first_wait, Counter(), False, 0
         self.known = False  # whether the server was asked for its models
+        self.lacks, self.refused = set(), 0  # capabilities it misses; refusals before any reply
+        self.server = settings.identity or (self.base_url or ADDRESS).rstrip("/")
         folder = ROOT / os.environ.get("OUTPUTS", "outputs") / "cache"
         self.cache = ReplyCache(cache or folder / "llm.jsonl")
 
     def ask(
-        self, batch, *, temperature=0.0, max_tokens=256, version="1", sample=0
+        self,
+        batch,
+        *,
+        temperature=0.0,
+        max_tokens=256,
+        version="1",
+        sample=0,
+        usable: Callable[[str], bool] | None = None,
+        causes: list | None = None,
     ) -> list[str | None]:
         """The reply to each message list of the batch, in order; None where a call failed for good.
 
-        Equal requests are sent once, and never again when the cache holds their reply; errors are
-        not cached. `version` names the prompt, `sample` one of several draws. Raises CallsStopped,
-        and OSError where replies cannot be kept.
+        Equal requests are sent once, and never again when the cache holds their reply. Errors are
+        not cached, nor are replies that are not `usable`. `version` names the prompt, `sample` one
+        of several draws. `causes`, when given an empty list, gets for each message list a line on
+        why it has no usable reply, or None. Raises CallsStopped, and OSError where replies cannot
+        be kept.
         """
         sampling = {"temperature": temperature, "max_tokens": max_tokens}
-        keys = [cache_key(self.model, self.revision, m, sampling, version, sample) for m in batch]
+        keys = [
+            cache_key(self.server, self.model, self.revision, m, sampling, version, sample)
+            for m in batch
+        ]
         self.cache.read()
-        missing = {k: m for k, m in zip(keys, batch, strict=True) if k not in self.cache.replies}
+        outcomes = {}  # key -> (reply, cause), of this batch
+        for key in keys:
+            reply = self.cache.replies.get(key)
+            if reply is not None and (usable is None or usable(reply)):
+                outcomes[key] = reply, None
+        missing = {k: m for k, m in zip(keys, batch, strict=True) if k not in outcomes}
         self.counts["cached"] += len(batch) - len(missing)
+
         if missing:
             self.cache.open()
             try:
-                _in_thread(self._ask_all(missing, sampling))
+                _in_thread(self._ask_all(missing, sampling, usable, outcomes))
             finally:
                 self.cache.flush()
-        return [self.cache.replies.get(key) for key in keys]
+        ends = [outcomes.get(key, (None, "not sent")) for key in keys]
+        if causes is not None:
+            causes += [cause for _, cause in ends]
+        return [reply for reply, _ in ends]
 
-    async def _ask_all(self, missing: dict, sampling: dict) -> None:
+    async def _ask_all(self, missing: dict, sampling: dict, usable, outcomes: dict) -> None:
         todo = iter(missing.items())
 
         async def work(http):
-            for name, messages in todo:
-                reply = await self._call(http, messages, sampling)
-                if reply is not None:
-                    self.cache.add(name, reply)
-                elif self._over():
-                    return  # the others' calls under way come to their end
-                else:
+            for key, messages in todo:
+                end = await self._call(http, messages, sampling)
+                if end is None:
+                    return  # the budget is spent; the others' calls under way come to their end
+                if end.then != REPLY:
                     self.counts["failed"] += 1
+                    outcomes[key] = None, _safe(end.cause)
+                elif usable is None or usable(end.text):
+                    self.cache.add(key, end.text)
+                    outcomes[key] = end.text, None
+                else:
+                    cause = f"no verdict in the reply {_safe(end.text)[:80]!r} ({end.cause})"
+                    outcomes[key] = end.text, cause
 
         async with AsyncExitStack() as stack:
             workers = range(min(self.concurrency, len(missing)))
@@ -154,12 +192,12 @@ class Client:
                         group.create_task(work(http))
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None
-        left = sum(name not in self.cache.replies for name in missing)
+
+        left = len(missing.keys() - outcomes.keys())
         if left and self._over():
             raise CallsStopped(
                 f"{self._over()}, {left} of {len(missing)} questions are open; what was answered "
-                "is kept: raise the "
-                "limit in the profile and run again"
+                "is kept: raise the limit in the profile and run again"
             )
 
     def _http(self) -> DefaultAsyncHttpxClient:
@@ -173,9 +211,7 @@ class Client:
         )
 
     async def _check(self, http) -> None:
-        """Stop at once where nobody listens, or where a server of few models does not serve this
-        one.
-        """
+        """Stop at once where nobody listens, or where a server of few models lacks this one."""
         for attempt in range(3):
             try:
                 got = await http.get("models", timeout=REACH)
@@ -207,74 +243,88 @@ class Client:
                 f"{self._where()} is not served there; it serves {_safe(', '.join(served))}"
             )
 
-    async def _call(self, http, messages, sampling) -> str | None:
-        """One call with its retries: the reply, or None when its patience or the budget ran out."""
+    async def _call(self, http, messages, sampling) -> Response | None:
+        """One call with its retries: its last response, None when the budget ran out."""
         start, attempt, unusable = time.monotonic(), 0, 0
         while not self._over():
-            self.counts["calls"] += 1
             wait = self.first_wait * 2 ** min(attempt, 4) * random.uniform(0.5, 1.0)
-            attempt, reached = attempt + 1, True
-            try:
-                # the library's time limit is for each read: a server that drips would hold a call
-                # for ever
-                async with asyncio.timeout(self.timeout):
-                    got = await http.post(
-                        "chat/completions",
-                        json={"model": self.model, "messages": messages} | sampling,
-                    )
-                if got.status_code == 200:
-                    reply, why = self._text(got), "a reply without text"
-                    if reply is not None:
-                        self.answered, self.in_a_row = True, 0
-                        return reply
-                    unusable += 1
-                else:
-                    code, detail = _error(got)
-                    why = f"status {got.status_code}: {_safe(detail)}"
-                    if code in QUOTA or (got.status_code < 500 and got.status_code not in RETRIED):
-                        raise CallsStopped(
-                            f"{self._where()} refused the call, {why}; "
-                            f"{_advice(got.status_code, code)}"
-                        )
-                    wait = max(wait, _retry_after(got.headers))
-            except (httpx2.TransportError, TimeoutError) as error:
-                reached, why = False, f"{type(error).__name__} within {self.timeout:g} s"
-            except ValueError:  # a body that is not JSON
-                unusable, why = unusable + 1, "a body that is not a chat completion"
+            body = request(self.model, messages, sampling, self.lacks)
+            end, asked_wait, reached = await self._try(http, body)
+            attempt, wait = attempt + 1, max(wait, asked_wait)
             self.answered |= reached
+            if end.then == REPLY:
+                self.in_a_row, self.refused = 0, -1
+                return end
+            if end.lack:
+                self._adapt(end)
+                continue
+            self._stop_if_useless(end)
+            if end.then not in (AGAIN, LATER):
+                return end
+
+            unusable += end.then == AGAIN
             spent = time.monotonic() - start + wait
             if not self.answered and spent > self.patience / 10:
                 raise CallsStopped(
-                    f"{self._where()} does not answer ({why}); start it or correct the address"
+                    f"{self._where()} does not answer ({_safe(end.cause)}); start it or correct "
+                    "the address"
                 )
-            if spent > self.patience or unusable == 3:
-                self.in_a_row += (
-                    unusable < 3
-                )  # a reply that is of no use came from a server that lives
+            if spent > self.patience or (end.then == AGAIN and unusable >= end.tries):
+                # a reply that is of no use came from a server that lives
+                self.in_a_row += end.then == LATER
                 if self.in_a_row >= DEAD:
                     raise CallsStopped(
-                        f"{self._where()}: {DEAD} calls in a row failed, the last with {why}"
+                        f"{self._where()}: {DEAD} calls in a row failed, the last with "
+                        f"{_safe(end.cause)}"
                     )
-                return None
+                return end
             self.counts["retries"] += 1
             await asyncio.sleep(wait)
         return None
 
-    def _text(self, got) -> str | None:
-        """A completion's text, None where malformed, empty, filtered or refused."""
+    async def _try(self, http, body: dict) -> tuple[Response, float, bool]:
+        """(what one request came to, the seconds that the server asks to wait, if it answered)."""
+        self.counts["calls"] += 1
         try:
-            body = got.json()
-            if usage := body.get("usage"):
-                self.counts["tokens"] += sum(
-                    int(usage.get(f"{side}_tokens") or 0) for side in ("prompt", "completion")
-                )
-            choice = body["choices"][0]
-            text, finish = choice["message"]["content"], choice.get("finish_reason")
-        except (AttributeError, IndexError, KeyError, TypeError):
-            return None
-        return (
-            text if isinstance(text, str) and text.strip() and finish != "content_filter" else None
-        )
+            # the library's time limit is for each read: a server that drips would hold a call for
+            # ever
+            async with asyncio.timeout(self.timeout):
+                got = await http.post("chat/completions", json=body)
+        except (httpx2.RequestError, TimeoutError) as error:
+            cause = f"{type(error).__name__} within {self.timeout:g} s"
+            return Response(LATER, cause=cause), 0.0, False
+        try:
+            content = got.json()
+        except ValueError:
+            content = None
+        end = read_response(got.status_code, content, got.text, body)
+        self.counts["tokens"] += end.tokens
+        return end, retry_after(got.headers), True
+
+    def _adapt(self, end: Response) -> None:
+        """Remember what the server lacks, and say so once."""
+        if end.lack not in self.lacks:
+            self.lacks.add(end.lack)
+            how = {
+                "max_tokens": "max_completion_tokens in place of max_tokens",
+                "temperature": "no temperature: its verdicts may differ from run to run",
+                "system": "the rules in the user's message",
+            }[end.lack]
+            print(f"{self._where()}: asked with {how} from now on", flush=True)
+
+    def _stop_if_useless(self, end: Response) -> None:
+        """Raise CallsStopped where every further call would be refused as well."""
+        if end.then not in (AGAIN, LATER):
+            self.refused += self.refused >= 0
+        if end.then == STOP:
+            raise CallsStopped(
+                f"{self._where()} refused the call, {_safe(end.cause)}; {end.advice}"
+            )
+        if self.refused >= REFUSALS:
+            raise CallsStopped(
+                f"{self._where()} refused the first {REFUSALS} calls, the last with "
+                f"{_safe(end.cause)}; check the request and `judge` in the profile"
+            )
 
     def _over(self) -> str | None:
         """Which limit of the budget is reached, or None."""
@@ -293,45 +343,6 @@ class Client:
 def _certificates():
     """The authorities that are trusted, read once: that takes longer than a call."""
     return httpx2.create_ssl_context()
-
-
-def _error(got) -> tuple[str | None, str]:
-    """(code, message) of an error body, as far as it has them."""
-    try:
-        error = got.json()["error"]
-        return (
-            (error.get("code"), str(error.get("message")))
-            if isinstance(error, dict)
-            else (None, str(error))
-        )
-    except (ValueError, KeyError, TypeError):
-        return None, got.text
-
-
-def _retry_after(headers) -> float:
-    """Seconds to wait by Retry-After (seconds or a date): 0 without one, at most two minutes."""
-    value = headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
-            seconds = 0.0
-    return min(max(seconds, 0.0), 120.0) if seconds == seconds else 0.0
-
-
-def _advice(status: int, code: str | None) -> str:
-    if code in QUOTA:
-        return (
-            "the quota is spent: raise it or use another key, then run again "
-            "(answered calls are cached)"
-        )
-    return {
-        401: "check OPENAI_API_KEY",
-        403: "check what OPENAI_API_KEY may use",
-        404: "check `judge.model` and the address",
-    }.get(status, "check the request and `judge` in the profile")
 
 
 def _safe(text: str) -> str:

@@ -5,8 +5,6 @@
 verdicts in evaluation.
 """
 
-import contextlib
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -14,12 +12,10 @@ import pandas as pd
 
 from lib.config import Judge
 from lib.judge.catalogue import Catalogue
-from lib.judge.model import (
-    ModelJudge,
-)
+from lib.judge.model import EMPTY_NOTE, ModelJudge
 from lib.judge.rules import judge_answer
 from lib.metrics import bootstrap, cohen_kappa, wilson
-from lib.tables import TableError, need, read_answers
+from lib.tables import need, read_answers, read_list
 
 
 def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd.DataFrame:
@@ -38,9 +34,7 @@ def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd
         judges["audited"] = auditor(settings)
     for column, judge in judges.items():
         verdicts = judge(*cases)
-        pairs[column] = pd.array(
-            [None if v is None else v == 1.0 for v in verdicts], dtype="boolean"
-        )
+        pairs[column] = _truths(verdicts)
         if isinstance(judge, ModelJudge):
             print(f"{len(samples)} samples, {len(pairs)} distinct; {judge.summary()}", flush=True)
     grades = samples.merge(pairs, on=["question_id", "text"], how="left", validate="many_to_one")
@@ -57,9 +51,9 @@ def make_reward(
 
     questions: a question frame, whose relations say what else could have been the answer.
     """
-    if settings.kind == "llm":
-        return ModelJudge(settings)
     catalogue = Catalogue(questions) if questions is not None else lambda question: None
+    if settings.kind == "llm":
+        return ModelJudge(settings, catalogue=catalogue)
 
     def reward(questions, answers, predictions):
         cases = zip(questions, answers, predictions, strict=True)
@@ -73,6 +67,7 @@ def auditor(settings: Judge) -> ModelJudge:
     second = {
         "model": settings.auditor.model,
         "base_url": settings.auditor.base_url,
+        "identity": None,
         "auditor": None,
     }
     return ModelJudge(settings.model_copy(update=second), who="AUDITOR")
@@ -113,70 +108,76 @@ def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> 
     }
 
 
-def regrade(table: pd.DataFrame, settings: Judge, where="") -> pd.DataFrame:
+def regrade(table: pd.DataFrame, settings: Judge, where="", texts: bool = False) -> pd.DataFrame:
     """Grade anybody's predictions: `table` with one row for each prediction and the verdicts.
 
-    table: question, answers and prediction, one text or a list. Adds question_id (where missing),
-    correct (boolean, NA = the judge failed), judge (its name), kind, raw (a model's reply),
-    disputed and fooled; with `judge.auditor` also audited. Raises TableError for a missing
-    column and for a row without answers or prediction.
+    table: question, answers and prediction, one text or a list; texts: a prediction is one text
+    even where it reads as a list. A blank prediction is a wrong answer. Adds question_id (where
+    missing), correct (boolean, NA = the judge failed), judge (its name), kind, raw (a model's
+    reply), disputed, fooled and cause (why a verdict failed); with `judge.auditor` also audited.
+    Raises TableError for a missing column and for a row without answers.
     """
     need(table, ["question", "answers", "prediction"], where)
     answers = [read_answers(value, where, row) for row, value in enumerate(table["answers"])]
-    predictions = [_predictions(value, where, row) for row, value in enumerate(table["prediction"])]
+    predictions = [
+        read_predictions_cell(value, where, row, texts)
+        for row, value in enumerate(table["prediction"])
+    ]
     table = table.assign(answers=answers, prediction=predictions)
     if "question_id" not in table:
         table = table.assign(question_id=[f"row{row}" for row in range(len(table))])
     rows = table.explode("prediction", ignore_index=True)
+
     cases = list(zip(rows["question"].map(str), rows["answers"], rows["prediction"], strict=True))
     keys = [(q, tuple(a), p) for q, a, p in cases]
-    once = {
-        key: case for key, case in reversed(list(zip(keys, cases, strict=True)))
-    }  # equal cases are judged once
+    # equal cases are judged once
+    once = {key: case for key, case in reversed(list(zip(keys, cases, strict=True)))}
     columns = [list(column) for column in zip(*once.values(), strict=True)]
-    notes, judge = [], make_reward(settings, table)
-    if settings.kind == "llm":
-        verdicts = judge(*columns, notes)
-        print(f"{len(rows)} predictions, {len(once)} distinct; {judge.summary()}", flush=True)
-    else:
-        verdicts, notes = (
-            judge(*columns),
-            [{"raw": None, "disputed": False, "fooled": False} for _ in once],
-        )
+    verdicts, notes, line = _judge_columns(settings, table, columns)
+    if line:
+        print(f"{len(rows)} predictions, {len(once)} distinct; {line}", flush=True)
 
     def column(values):
-        verdict_of = dict(zip(once, values, strict=True))
-        return [verdict_of[key] for key in keys]
-
-    def truths(verdicts):
-        return pd.array(
-            [None if v is None else v == 1.0 for v in column(verdicts)], dtype="boolean"
-        )
+        value_of = dict(zip(once, values, strict=True))
+        return [value_of[key] for key in keys]
 
     rows = rows.assign(
-        correct=truths(verdicts),
+        correct=_truths(column(verdicts)),
         judge=settings.model if settings.kind == "llm" else settings.kind,
         kind=settings.kind,
-    )
-    rows = rows.assign(
-        **{name: column([note[name] for note in notes]) for name in ("raw", "disputed", "fooled")}
+        **{name: column([n[name] for n in notes]) for name in ("raw", "disputed", "fooled")},
+        cause=column(
+            [n["cause"] if v is None else None for n, v in zip(notes, verdicts, strict=True)]
+        ),
     )
     if settings.kind == "llm" and settings.auditor:
         second = auditor(settings)
-        rows = rows.assign(audited=truths(second(*columns)))
+        rows = rows.assign(audited=_truths(column(second(*columns))))
         print(f"{second.summary()}; {compare_auditor(rows)['sentence']}", flush=True)
     return rows
 
 
-def _predictions(value, where, row) -> list[str]:
-    """A row's predictions: a list, a JSON list in a string, or one text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with contextlib.suppress(json.JSONDecodeError):
-            value = json.loads(value)
-    given = [value] if isinstance(value, str | int | float) or value is None else list(value)
-    given = ["" if v is None or v != v else str(v) for v in given]
-    if not any(v.strip() for v in given):
-        raise TableError(
-            f"{where}: row {row}: `prediction` is empty; give the answer to grade or drop the row"
-        )
-    return given
+def _judge_columns(settings: Judge, table: pd.DataFrame, columns: list[list]):
+    """(verdicts, notes, what a model judge says it took) on questions, answers, predictions."""
+    judge = make_reward(settings, table)
+    if not isinstance(judge, ModelJudge):
+        return judge(*columns), [EMPTY_NOTE] * len(columns[0]), ""
+    notes: list = []
+    return judge(*columns, notes), notes, judge.summary()
+
+
+def _truths(verdicts: list[float | None]):
+    """Verdicts as nullable booleans: a failed one is missing."""
+    return pd.array([None if v is None else v == 1.0 for v in verdicts], dtype="boolean")
+
+
+def read_predictions_cell(value, where="", row=0, texts: bool = False) -> list[str]:
+    """A row's predictions: a list, a JSON list in a string, or one text; missing ones are "".
+
+    texts: a string is always one text. Raises TableError as lib.tables.read_list does.
+    """
+    if not texts:
+        value = read_list(value, "prediction", where, row)
+    one = isinstance(value, str | int | float) or value is None or value is pd.NA
+    given = [value] if one else list(value)
+    return ["" if v is None or v is pd.NA or v != v else str(v) for v in given] or [""]

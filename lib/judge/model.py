@@ -1,22 +1,28 @@
 """A model as judge: its prompt, its replies, and guards that hold when it believes anything.
 
-A verdict is 1.0, 0.0, or None where the judge failed, which is never a wrong answer. Three guards:
-text that speaks to the judge rather than to the question is incorrect without a call
-(lib.judge.rules.precheck); only a reply that is a verdict as a whole counts; and a positive verdict
-that the rule judge does not confirm is *controlled*: the same answer is held against a gold answer
-of something else. A judge that accepts it there too has been talked into it, so it is fooled and
-the answer incorrect: a mask would leave an attack that works as good as any other answer of its
-group.
+A verdict is 1.0, 0.0, or None where the judge failed, which is never a wrong answer. The guards:
+
+1. Text that speaks to the judge rather than to the question is incorrect without a call, and so is
+   an answer that denies, doubts, takes back or lists the gold answer (lib.judge.rules: precheck,
+   not_committed).
+2. Only a reply that is a verdict as a whole counts.
+3. A positive verdict that the rule judge does not confirm is *controlled*: the same answer is held
+   against a gold answer of something else. A judge that accepts it there too has been talked into
+   it, so it is fooled and the answer incorrect: a mask would leave an attack that works as good as
+   any other answer of its group.
+4. A judge that was fooled is asked plain questions with wrong answers. One that accepts most of
+   them believes anything, and the run stops.
 """
 
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from zlib import crc32
 
 from lib.config import Judge
 from lib.judge.client import open_client
-from lib.judge.rules import SCAFFOLD, clean, judge_answer, precheck
+from lib.judge.rules import SCAFFOLD, clean, judge_answer, not_committed, precheck
 from lib.judge.wordings import believe, naive_messages, naive_verdict, shot_messages, shot_verdict
 from lib.metrics import wilson
 from lib.text import holds, normalise
@@ -69,6 +75,29 @@ ASKS = {
     "place": re.compile(
         r"\b(where|country|city|capital|state|town|continent|island|river|county|region)\b", re.I
     ),
+}
+# wrong answers that no reader would accept
+PLAIN_CASES = (
+    ("What is the capital of France?", "Paris", "Toledo"),
+    ("Who painted the Mona Lisa?", "Leonardo da Vinci", "Andy Warhol"),
+    ("In which year did the Second World War end?", "1945", "1812"),
+    ("What is the chemical symbol of gold?", "Au", "Kr"),
+    ("Which planet is closest to the sun?", "Mercury", "Neptune"),
+    ("Who wrote Hamlet?", "William Shakespeare", "Jane Austen"),
+    ("How many days are there in a week?", "7", "19"),
+    ("Which language is spoken in Brazil?", "Portuguese", "Finnish"),
+    ("On which continent is Kenya?", "Africa", "Europe"),
+    ("What do bees make?", "honey", "concrete"),
+    ("Which animal barks?", "dog", "goldfish"),
+    ("What is frozen water called?", "ice", "sand"),
+)
+EMPTY_NOTE = {
+    "raw": None,
+    "prechecked": False,
+    "control": False,
+    "disputed": False,
+    "fooled": False,
+    "cause": None,
 }
 CONTROLLED = 20  # positives in a call, from which on a share of disputes says something
 
@@ -150,69 +179,102 @@ def foreign(question: str, answers: list[str], prediction: str) -> str:
     return choice[crc32(question.encode("utf-8", "surrogatepass")) % len(choice)]
 
 
-def ask_judge(client, settings: Judge, questions, answers, predictions, notes: list | None = None):
+def ask_judge(
+    client,
+    settings: Judge,
+    questions,
+    answers,
+    predictions,
+    notes: list | None = None,
+    catalogue: Callable | None = None,
+):
     """Verdicts of a model, 1.0, 0.0 or None: an unusable reply is asked for once more, then fails.
 
     Positive verdicts that the rule judge does not confirm are controlled (see above); a control
     that fails is a failed verdict. `notes`, when given an empty list, gets a dict a case: raw (the
-    model's reply to the case; None where it was not asked), prechecked, control (whether one was
-    asked), disputed, fooled. Raises JudgeFailed when more verdicts fail than `max_failed` and
-    chance allow (the Wilson interval of their share lies above it).
+    model's reply to the case; None where it was not asked), prechecked (incorrect without a call),
+    control (whether one was asked), disputed, fooled, cause (one line on why the verdict failed).
+    catalogue: question -> the other answers that it could have, or None. Raises JudgeFailed when
+    more verdicts fail than `max_failed` and chance allow (the Wilson interval of their share lies
+    above it).
     """
     notes, wording = [] if notes is None else notes, JUDGE_PROMPTS[settings.prompt]
+    limit = settings.reply_tokens
     if not settings.guards:
-        return believe(client, wording, questions, answers, predictions, notes)
+        return believe(client, wording, questions, answers, predictions, notes, limit)
     texts, read = [clean(p) for p in predictions], wording[1]
-    for text, golds in zip(texts, answers, strict=True):
-        notes.append(
-            {
-                "raw": None,
-                "prechecked": not precheck(text, golds),
-                "control": False,
-                "disputed": False,
-                "fooled": False,
-            }
+    rivals = catalogue or (lambda question: None)
+    for question, golds, text in zip(questions, answers, texts, strict=True):
+        settled = not precheck(text, golds) or not_committed(
+            text, golds, question, rivals(question)
         )
+        notes.append(EMPTY_NOTE | {"prechecked": bool(settled)})
+
     verdicts = [0.0 if note["prechecked"] else None for note in notes]
     sent = [canonical(text) for text in texts]
     left = [i for i, note in enumerate(notes) if not note["prechecked"]]
     cases = [(questions[i], answers[i], sent[i]) for i in left]
-    for i, reply in zip(left, _replies(client, cases, wording), strict=True):
-        verdicts[i], notes[i]["raw"] = read(reply), reply
+    for i, (reply, cause) in zip(left, _replies(client, cases, wording, limit), strict=True):
+        verdicts[i] = read(reply)
+        notes[i] |= {"raw": reply, "cause": cause}
+
     doubted = [
         i for i in left if verdicts[i] == 1.0 and not confirmed(questions[i], texts[i], answers[i])
     ]
     controls = [
         (questions[i], [foreign(questions[i], answers[i], sent[i])], sent[i]) for i in doubted
     ]
-    for i, reply in zip(doubted, _replies(client, controls, wording), strict=True):
+    for i, (reply, cause) in zip(doubted, _replies(client, controls, wording, limit), strict=True):
         control = read(reply)
         notes[i] |= {
             "control": True,
             "disputed": disputed(texts[i], answers[i]),
             "fooled": control == 1.0,
+            "cause": cause,
         }
         verdicts[i] = None if control is None else 1.0 - control
+    _stop_if_failing(notes, verdicts, settings)
+    return verdicts
+
+
+def _stop_if_failing(notes: list[dict], verdicts: list, settings: Judge) -> None:
+    """Raise JudgeFailed where more verdicts failed than the settings and chance allow."""
     failed = sum(v is None for v in verdicts)
     if failed and wilson(failed, len(verdicts))[0] > settings.max_failed:
         raise JudgeFailed(
             f"{failed} of {len(verdicts)} verdicts of {settings.model} failed, more than "
-            "judge.max_failed = "
-            f"{settings.max_failed}; look at the judge's log, then run again: answered cases are "
-            "cached"
+            f"judge.max_failed = {settings.max_failed}: {causes(notes)}; answered cases are cached"
         )
-    return verdicts
 
 
-def _replies(client, cases: list[tuple], wording) -> list[str | None]:
-    """The replies to (question, gold answers, candidate); one without a verdict is retried."""
+def causes(notes: list[dict], most: int = 3) -> str:
+    """Why verdicts failed, the commonest cause first: "2 x status 400: …; 1 x cut at …"."""
+    counts = Counter(note["cause"] for note in notes if note["cause"])
+    lines = [f"{n} x {cause}" for cause, n in counts.most_common()]
+    more = f"; {len(lines) - most} other causes" if len(lines) > most else ""
+    return "; ".join(lines[:most]) + more
+
+
+def _replies(client, cases: list[tuple], wording, limit: int) -> list[tuple[str | None, str]]:
+    """(reply, why it is no verdict or None) for each (question, gold answers, candidate).
+
+    One without a verdict is asked for once more.
+    """
+    if not cases:
+        return []
     ask, read = wording
-    replies = client.ask([ask(*case) for case in cases]) if cases else []
-    again = [i for i, reply in enumerate(replies) if read(reply) is None]
-    more = client.ask([ask(*cases[i], again=True) for i in again]) if again else []
-    for i, reply in zip(again, more, strict=True):
-        replies[i] = reply
-    return replies
+    options = {"max_tokens": limit, "usable": lambda reply: read(reply) is not None}
+    why: list = []
+    replies = client.ask([ask(*case) for case in cases], causes=why, **options)
+    again = [i for i, reply in enumerate(replies) if reply is not None and read(reply) is None]
+    if again:
+        more: list = []
+        requests = [ask(*cases[i], again=True) for i in again]
+        for i, reply, cause in zip(
+            again, client.ask(requests, causes=more, **options), more, strict=True
+        ):
+            replies[i], why[i] = reply, cause
+    return list(zip(replies, why, strict=True))
 
 
 class ModelJudge:
@@ -221,28 +283,38 @@ class ModelJudge:
     counts: answers, prechecked (incorrect without a call), cached and calls (requests), controls,
     positives (before controls), disputed, fooled, failed, tokens. A share of disputed positives
     above `judge.max_disputed`, or far above the share so far, prints an alarm: such answers are
-    found and amplified by a training.
+    found and amplified by a training. Raises JudgeFailed for a judge that believes anything.
+    catalogue: as in ask_judge.
     """
 
-    def __init__(self, settings: Judge, client=None, who: str = "OPENAI"):
-        self.settings, self.client, self.counts = (
-            settings,
-            client or open_client(settings, who),
-            Counter(),
-        )
+    def __init__(
+        self,
+        settings: Judge,
+        client=None,
+        who: str = "OPENAI",
+        catalogue: Callable | None = None,
+    ):
+        self.settings, self.client = settings, client or open_client(settings, who)
+        self.catalogue, self.counts, self.trusted = catalogue, Counter(), False
+        self.failures: list[dict] = []  # the notes of failed verdicts
 
     def __call__(
         self, questions, answers, predictions, notes: list | None = None
     ) -> list[float | None]:
         notes, before = [] if notes is None else notes, Counter(self.client.counts)
         try:
-            verdicts = ask_judge(self.client, self.settings, questions, answers, predictions, notes)
+            verdicts = ask_judge(
+                self.client, self.settings, questions, answers, predictions, notes, self.catalogue
+            )
+            if any(note["fooled"] for note in notes):
+                self._check_belief()
         finally:
             used = {
                 name: self.client.counts[name] - before[name]
                 for name in ("calls", "cached", "tokens")
             }
             self.counts.update(used)
+        self.failures += [note for note, v in zip(notes, verdicts, strict=True) if v is None]
         now = Counter(answers=len(notes), failed=sum(v is None for v in verdicts))
         read = JUDGE_PROMPTS[self.settings.prompt][1]
         now["positives"] = sum(read(note["raw"]) == 1.0 for note in notes)
@@ -257,17 +329,35 @@ class ModelJudge:
         self.counts.update(now)
         return verdicts
 
+    def _check_belief(self) -> None:
+        """Raise JudgeFailed where the judge accepts most wrong answers to plain questions."""
+        if self.trusted or self.settings.max_fooled == 1.0:
+            return
+        wording = JUDGE_PROMPTS[self.settings.prompt]
+        cases = [(question, [gold], wrong) for question, gold, wrong in PLAIN_CASES]
+        replies = _replies(self.client, cases, wording, self.settings.reply_tokens)
+        verdicts = [wording[1](reply) for reply, _ in replies]
+        believed, n = verdicts.count(1.0), len(verdicts) - verdicts.count(None)
+        if n and wilson(believed, n)[0] > self.settings.max_fooled:
+            raise JudgeFailed(
+                f"{self.settings.model} called {believed} of {n} plainly wrong answers right, more "
+                f"than judge.max_fooled = {self.settings.max_fooled}: it believes anything, so its "
+                "verdicts say nothing; take another judge"
+            )
+        self.trusted = True
+
     def summary(self) -> str:
         """The counts as one line."""
         c = self.counts
         tokens = f", {c['tokens']} tokens" if c["tokens"] else ""
+        why = f" ({causes(self.failures)})" if self.failures else ""
         return (
             f"judge {self.settings.model}: {c['answers']} answers, {c['prechecked']} settled "
             f"without it, {c['calls']} "
             f"calls ({c['controls']} answers controlled), {c['cached']} replies known "
             f"already{tokens}; of "
             f"{c['positives']} positive verdicts {c['disputed']} disputed, {c['fooled']} fooled; "
-            f"{c['failed']} failed"
+            f"{c['failed']} failed{why}"
         )
 
 

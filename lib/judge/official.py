@@ -75,6 +75,15 @@ def three_grades(client, cases: pd.DataFrame) -> list[str | None]:
         ]
 
     rows = zip(cases["question"], cases["answers"], cases["prediction"], strict=True)
-    replies = client.ask([messages(*row) for row in rows], max_tokens=8, version="simpleqa-1")
-    letters = [reply.strip().strip(".").upper() if reply else None for reply in replies]
-    return [grade if grade in GRADES else None for grade in letters]
+
+    def read(reply):
+        letter = reply.strip().strip(".").upper() if reply else None
+        return letter if letter in GRADES else None
+
+    replies = client.ask(
+        [messages(*row) for row in rows],
+        max_tokens=8,
+        version="simpleqa-1",
+        usable=lambda reply: read(reply) is not None,
+    )
+    return [read(reply) for reply in replies]

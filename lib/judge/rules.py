@@ -9,7 +9,7 @@ import unicodedata
 from functools import lru_cache
 
 from lib.judge.rivals import Candidates
-from lib.judge.stated import explain_statement
+from lib.judge.stated import explain_statement, is_listed
 from lib.text import normalise
 
 LONGEST = 500  # characters of an answer that a judge reads
@@ -57,6 +57,10 @@ def clean(text: str) -> str:
     )
     text = "".join(characters).strip()
     return FENCE.sub(r"\1", text).strip()[:LONGEST]
+
+
+# reasons of `explain` that no model's verdict can outweigh
+NOT_COMMITTED = ("denied", "hedged", "a question", "corrected", "only mentioned")
 
 
 def precheck(text: str, answers: list[str]) -> bool:
@@ -110,6 +114,22 @@ def explain(
     if kind == "exact":
         return False, "not stated"
     return explain_statement(text, answers, question, rivals)
+
+
+def not_committed(
+    text: str, answers: list[str], question: str = "", rivals: Candidates | None = None
+) -> str | None:
+    """Why a cleaned answer is incorrect whatever a model says of it, None where it may be correct.
+
+    It denies, doubts, asks, takes back or only mentions a gold answer, names another candidate
+    beside it, or lists several. What shares no word with gold is left to the model.
+    """
+    correct, why = explain(text, answers, "alias", question, rivals)
+    if correct:
+        return None
+    if why in NOT_COMMITTED or why.startswith("another candidate"):
+        return why
+    return "a list" if is_listed(text, answers) else None
 
 
 def hedges(text: str) -> bool:

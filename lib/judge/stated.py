@@ -59,6 +59,11 @@ HEDGED = re.compile(
     r"\b(or|either|perhaps|maybe|possibly|might|could|may be|alternatively|both|some|others|oder|"
     r"ou|ó|och|eller)\b|或|または|また|и/или|或者|\bили\b|\by\b|\bo\b|\bu\b|\be\b"
 )
+FIRST_GUESS = re.compile(
+    r"\b(?:first|initial|1st) (?:guess|thought|instinct|answer)\b.*"
+    r"\b(?:but|final|finally|then|now)\b",
+    re.I,
+)
 REMARK = re.compile(
     r"\s*(?:[,;–—]|\s-\s)\s*(?:which|who|whose|whom|where|that|a|an|the (?=[a-z])|in|on|near|"
     r"bordering|not|of course|located|formerly|"
@@ -82,6 +87,17 @@ MENTIONS = re.compile(
 )
 # a plain word: in lower case, not a second answer in a list or after "and"
 SENTENCE_WORD = re.compile(r"(?<![,;/&|+>] )(?<!\band )(?<!@ )\b[a-z]+\b(?! @ ?,)(?!,)")
+# between the items of a list; the second also stands where there are two items only
+LIST_SEPARATOR = re.compile(
+    r"\s*(?:[,;/|&+>•·、，；\n]|\s[-–—]\s|\)\s*\(|\b(?:and|or|also|then|as well as|y|et|und)\b)\s*"
+)
+PAIR_SEPARATOR = re.compile(
+    r"\d ?%\s|[;/|&+>•·、，；\n]|\s[-–—]\s|\)\s*\(|\b(?:and|or|also|as well as)\b"
+)
+LIST_LABEL = re.compile(r"(?<!\w)(?:(?:[A-Ha-h]|\d{1,2})[:.)]|\d{1,3} ?%)\s+")
+LIST_WORD = re.compile(
+    r"^(?:the )?(?:candidates|options|answers|possibilities|choices)(?: are| include|:)? ", re.I
+)
 DATED = re.compile(r"\d{4}-\d\d|^--\d\d")
 DAY = re.compile(r"--\d\d(-\d\d)?")
 ASKS_PLACE = re.compile(r"\b(where|city|town|capital|place|village)\b", re.I)
@@ -98,7 +114,8 @@ def explain_statement(
             if ambiguous and not _only_gold(text, answers, rivals)
             else (True, "stated")
         )
-    text = said_last(unwrap(text))
+    whole = unwrap(text)
+    text = said_last(whole)
     if not text:
         return False, "corrected"
     if any(same(text, answer) for answer in answers) or is_short_name(text, answers, question):
@@ -108,11 +125,14 @@ def explain_statement(
 
     masked, count = mask(text, answers)
     if not count:
-        return False, "not stated"
+        taken_back = text != whole and mask(whole, answers)[1]
+        return False, "corrected" if taken_back else "not stated"
     head = _head(masked, question, qualified=rivals is None)
     if GOLD not in head:
         return False, "only mentioned"
     plain = _plain(head)
+    if FIRST_GUESS.search(head):
+        return False, "corrected"
     if DENIED.search(plain):
         return False, "denied"
     if HEDGED.search(plain):
@@ -124,6 +144,23 @@ def explain_statement(
         return (False, f"another candidate: {other}") if other else (True, "stated")
     words = _unexplained(head, question, answers)
     return (False, "another word: " + words[0]) if words else (True, "stated")
+
+
+def is_listed(text: str, answers: list[str]) -> bool:
+    """Whether the text is a list of short items, one of them a gold answer.
+
+    Three items in any separator, or two that no single answer is written with: "Paris, France" may
+    be one, "Paris / Lyon" is not.
+    """
+    text = unwrap(text)
+    masked, count = mask(LIST_LABEL.sub("", text), answers)
+    if not count:
+        return False
+    items = [LIST_WORD.sub("", item).strip(" .()'\"") for item in LIST_SEPARATOR.split(masked)]
+    items = [item for item in items if item]
+    if GOLD not in items or any(len(item.split()) > 4 for item in items):
+        return False
+    return len(items) > 2 or (len(items) == 2 and bool(PAIR_SEPARATOR.search(text)))
 
 
 def mask(text: str, answers: list[str]) -> tuple[str, int]:

@@ -96,12 +96,24 @@ def shot_verdict(reply) -> float | None:
     return WORDS.get(reply.strip()) if isinstance(reply, str) else None
 
 
-def believe(client, wording, questions, answers, predictions, notes: list) -> list[float | None]:
-    """Verdicts of a model that is asked once and believed. wording: (messages, verdict)."""
+def believe(
+    client, wording, questions, answers, predictions, notes: list, limit: int
+) -> list[float | None]:
+    """Verdicts of a model that is asked once and believed. wording: (messages, verdict).
+
+    limit: tokens of a reply.
+    """
     ask, read = wording
-    replies = client.ask([ask(*case) for case in zip(questions, answers, predictions, strict=True)])
+    requests = [ask(*case) for case in zip(questions, answers, predictions, strict=True)]
+    causes: list = []
+    replies = client.ask(
+        requests,
+        max_tokens=limit,
+        usable=lambda reply: read(reply) is not None,
+        causes=causes,
+    )
+    flags = {"prechecked": False, "control": False, "disputed": False, "fooled": False}
     notes += [
-        {"raw": reply, "prechecked": False, "control": False, "disputed": False, "fooled": False}
-        for reply in replies
+        flags | {"raw": reply, "cause": cause} for reply, cause in zip(replies, causes, strict=True)
     ]
     return [read(reply) for reply in replies]

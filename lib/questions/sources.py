@@ -144,10 +144,13 @@ def read_file(path: str | Path) -> pd.DataFrame:
     answers = [read_answers(a, path, i) for i, a in enumerate(frame["answers"])]
     frame = frame.assign(answers=answers)
 
-    if "popularity" in frame and not pd.api.types.is_numeric_dtype(frame["popularity"]):
-        raise TableError(
-            f"{path}: column `popularity` is not all numbers; mend it or drop the column"
-        )
+    if "popularity" in frame:
+        try:
+            frame["popularity"] = pd.to_numeric(frame["popularity"]).astype(float)
+        except (ValueError, TypeError):
+            raise TableError(
+                f"{path}: column `popularity` is not all numbers; mend it or drop the column"
+            ) from None
     return frame.assign(question_id=_ids(frame, path))
 
 

@@ -46,7 +46,8 @@ def served_judge(profile: Profile):
     those of another model.
     """
     hacking = profile.audit.hacking
-    common = {"prompt": hacking.prompt, "max_failed": 1.0}  # failures are masked, counted and shown
+    # failures are masked, counted and shown; how much the judge believes is what is measured
+    common = {"prompt": hacking.prompt, "max_failed": 1.0, "max_fooled": 1.0}
     if hacking.judge:
         yield hacking.judge.model_copy(update=common)
         return
@@ -57,7 +58,7 @@ def served_judge(profile: Profile):
     revision = revision or hashlib.sha256(source.encode()).hexdigest()[:12]
     name = f"{profile.model}@{revision}"
     with ChatServer(load_policy(profile), profile.model) as server:
-        yield Judge(kind="llm", model=name, base_url=server.address, **common)
+        yield Judge(kind="llm", model=name, base_url=server.address, identity="local", **common)
 
 
 def both_arms(judge: Judge) -> dict[str, Judge]:
