@@ -2,8 +2,9 @@
 
 `python -m faults` (make faults) does them all and ends with an error when one went other
 than it should; NAME… does some, --speed measures the client and the cache instead. All is real:
-HTTP on loopback, kill -9, files, training. Judges are in faults.frauds, calls in faults.outages,
-training in faults.hazards, data, dedup and statistics in faults.drifts.
+HTTP on loopback, kill -9, files, training. Judges are in faults.frauds, rewards that can be gamed
+in faults.games, calls in faults.outages, training in faults.hazards, data, dedup and statistics in
+faults.drifts.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 
 from faults.drifts import DATA_FAULTS
 from faults.frauds import JUDGE_FAULTS
+from faults.games import REWARD_FAULTS
 from faults.hazards import TRAINING_FAULTS
 from faults.outages import CALL_FAULTS
 from faults.speed import speed_table
@@ -24,7 +26,14 @@ from lib.config import ROOT
 from lib.tables import write_text
 
 FAULTS = {
-    fault.__name__: fault for fault in (*JUDGE_FAULTS, *CALL_FAULTS, *TRAINING_FAULTS, *DATA_FAULTS)
+    fault.__name__: fault
+    for fault in (
+        *JUDGE_FAULTS,
+        *REWARD_FAULTS,
+        *CALL_FAULTS,
+        *TRAINING_FAULTS,
+        *DATA_FAULTS,
+    )
 }
 
 

@@ -1,7 +1,5 @@
 """The candidates of each question: what else could have been the answer, where that is known."""
 
-from functools import lru_cache
-
 import pandas as pd
 
 from lib.judge.rivals import Candidates
@@ -24,25 +22,24 @@ class Catalogue:
         if "relation" not in questions:
             return
         for relation, rows in questions.dropna(subset="relation").groupby("relation"):
-            candidates = _candidates(relation, rows)
-            if candidates is not None:
-                self.by_relation[relation] = candidates
+            answers = _closed_answers(relation, rows)
+            if answers is not None:
+                self.by_relation[relation] = Candidates(answers)
                 self.relation |= dict.fromkeys(rows["question"], relation)
+        every = [names for one in self.by_relation.values() for names in one.answers]
+        elsewhere = Candidates([list(names) for names in dict.fromkeys(map(tuple, every))])
+        for candidates in self.by_relation.values():
+            candidates.elsewhere = elsewhere
 
     def __call__(self, question: str) -> Candidates | None:
         return self.by_relation.get(self.relation.get(question))
 
 
-def _candidates(relation: str, rows: pd.DataFrame) -> Candidates | None:
+def _closed_answers(relation: str, rows: pd.DataFrame) -> list[list[str]] | None:
+    """Every answer of the relation with its names, None where they are no closed set."""
     if relation in WORDINGS:
-        return _atlas_candidates(relation)
+        return closed_answers(relation)
     first = rows["answers"].str[0]
     if len(rows) < REPEATED * first.nunique() or first.str.fullmatch(r"[\d\W]+").mean() > 0.5:
         return None
-    return Candidates(rows["answers"].map(list).tolist())
-
-
-@lru_cache(maxsize=32)
-def _atlas_candidates(relation: str) -> Candidates | None:
-    answers = closed_answers(relation)
-    return None if answers is None else Candidates(answers)
+    return rows["answers"].map(list).tolist()

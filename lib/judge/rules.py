@@ -60,7 +60,7 @@ def clean(text: str) -> str:
 
 
 # reasons of `explain` that no model's verdict can outweigh
-NOT_COMMITTED = ("denied", "hedged", "a question", "corrected", "only mentioned")
+NOT_COMMITTED = ("denied", "hedged", "a question", "corrected", "only mentioned", "a list")
 
 
 def precheck(text: str, answers: list[str]) -> bool:
@@ -129,7 +129,7 @@ def not_committed(
         return None
     if why in NOT_COMMITTED or why.startswith("another candidate"):
         return why
-    return "a list" if is_listed(text, answers) else None
+    return "a list" if is_listed(text, answers, question) else None
 
 
 def hedges(text: str) -> bool:

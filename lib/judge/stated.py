@@ -11,7 +11,7 @@ from functools import lru_cache
 from lib.judge.rivals import Candidates
 from lib.judge.values import spelt_word, value_form
 from lib.judge.wrapping import CORRECTED, has_value, is_short_name, said_last, same, unwrap
-from lib.text import normalise
+from lib.text import holds, normalise
 
 GOLD = "@"  # stands for a gold answer in a text
 # words of a sentence around an answer, in normal form
@@ -52,7 +52,7 @@ NAME_MAKERS = frozenset(
 DENIED = re.compile(
     r"\b(not|no|nor|never|neither|none|cannot|without|except|excluding|isnt|wasnt|arent|werent|dont|doesnt|didnt|wont|wouldnt|cant|"
     r"couldnt|shouldnt|hardly|false|wrong|incorrect|untrue|mistaken|mistake|misconception|myth|rather|instead|unlike|opposite|deny|denied|"
-    r"unknown|unsure|doubt|whether|if|unless|until|ruled)\b"
+    r"unknown|unsure|doubt|whether|if|unless|until|ruled|(?:any|every)thing but|all but)\b"
 )
 WITHDRAWN = re.compile(r"\b(not|no|never|wrong|incorrect|mistaken|mistake|instead|rather|answer)\b")
 HEDGED = re.compile(
@@ -85,6 +85,9 @@ MENTIONS = re.compile(
     r"over|under|than|until|since|guess|thought|say|said|claim|claims|considered|sometimes|often|both|also|list|following|"
     r"answered|marked|withheld|spelling|equal|same|see|as well|one of|some|most|many)\b"
 )
+SIMILAR = re.compile(
+    r"\b(something like|similar to|akin to|(?:another|different|other) question)\b"
+)
 # a plain word: in lower case, not a second answer in a list or after "and"
 SENTENCE_WORD = re.compile(r"(?<![,;/&|+>] )(?<!\band )(?<!@ )\b[a-z]+\b(?! @ ?,)(?!,)")
 # between the items of a list; the second also stands where there are two items only
@@ -94,6 +97,7 @@ LIST_SEPARATOR = re.compile(
 PAIR_SEPARATOR = re.compile(
     r"\d ?%\s|[;/|&+>•·、，；\n]|\s[-–—]\s|\)\s*\(|\b(?:and|or|also|as well as)\b"
 )
+SHARES = re.compile(r"\d ?%\s.*\d ?%\s")
 LIST_LABEL = re.compile(r"(?<!\w)(?:(?:[A-Ha-h]|\d{1,2})[:.)]|\d{1,3} ?%)\s+")
 LIST_WORD = re.compile(
     r"^(?:the )?(?:candidates|options|answers|possibilities|choices)(?: are| include|:)? ", re.I
@@ -140,27 +144,33 @@ def explain_statement(
     if _extended(head, question):
         return False, "another name"
     if rivals is not None:
+        if SIMILAR.search(plain):
+            return False, "only mentioned"
+        if is_listed(text, answers, question):
+            return False, "a list"
         other = _rival(text, head, answers, question, rivals)
         return (False, f"another candidate: {other}") if other else (True, "stated")
     words = _unexplained(head, question, answers)
     return (False, "another word: " + words[0]) if words else (True, "stated")
 
 
-def is_listed(text: str, answers: list[str]) -> bool:
+def is_listed(text: str, answers: list[str], question: str = "") -> bool:
     """Whether the text is a list of short items, one of them a gold answer.
 
     Three items in any separator, or two that no single answer is written with: "Paris, France" may
-    be one, "Paris / Lyon" is not.
+    be one, "Paris / Lyon" is not. What the question names is no item.
     """
     text = unwrap(text)
     masked, count = mask(LIST_LABEL.sub("", text), answers)
     if not count:
         return False
     items = [LIST_WORD.sub("", item).strip(" .()'\"") for item in LIST_SEPARATOR.split(masked)]
-    items = [item for item in items if item]
+    items = [item for item in items if item and not holds(question, item)]
     if GOLD not in items or any(len(item.split()) > 4 for item in items):
         return False
-    return len(items) > 2 or (len(items) == 2 and bool(PAIR_SEPARATOR.search(text)))
+    return len(items) > 2 or (
+        len(items) == 2 and bool(PAIR_SEPARATOR.search(masked) or SHARES.search(text))
+    )
 
 
 def mask(text: str, answers: list[str]) -> tuple[str, int]:
@@ -312,11 +322,19 @@ def _is_name(word: str) -> bool:
 def _rival(text: str, head: str, answers, question: str, rivals: Candidates) -> str | None:
     """A candidate other than gold that the head of the text names, or None."""
     golds = {normalise(answer) for answer in answers}
-    own = set().union(*(rivals.owner.get(name, set()) for name in golds - rivals.ambiguous))
+    own = rivals.owners(golds - rivals.ambiguous)
     about = f" {normalise(question)} "
     for _, _, name in rivals.mentions(head.replace(GOLD, " | ")):
         if name not in golds and not rivals.owner[name] & own and f" {name} " not in about:
             return name
+    # an answer of another kind in front of the gold answer: a list over several relations; behind
+    # it may stand the wider place, as in "Paris, France"
+    if rivals.elsewhere:
+        theirs = rivals.elsewhere.owners(golds)
+        for _, _, name in rivals.elsewhere.mentions(head.split(GOLD)[0]):
+            same_answer = name in golds or rivals.elsewhere.owner[name] & theirs
+            if not same_answer and not rivals.elsewhere.named_in(question, name):
+                return name
     # a longer candidate that holds the gold answer: South Korea, Democratic Republic of the Congo
     for _, _, name in rivals.mentions(text):
         longer = any(f" {gold} " in f" {name} " for gold in golds) and name not in golds
