@@ -157,19 +157,31 @@ def powers_of_two(n: int) -> list[int]:
     return [2**i for i in range(int(n).bit_length())]
 
 
-def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+THIN = 0.75  # a question with a smaller share of its samples judged is too thin for a curve
+
+
+def sample_counts(grades: pd.DataFrame) -> pd.DataFrame:
+    """Each question's samples: n (judged), correct, thin (too few of them were judged)."""
+    verdicts = grades.groupby("question_id")["correct"]
+    counts = pd.DataFrame({"n": verdicts.count(), "correct": verdicts.sum().astype(int)})
+    return counts.assign(thin=counts["n"] < THIN * verdicts.size().max())
+
+
+def pass_curve(
+    grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0, leave_out=frozenset()
+) -> pd.DataFrame:
     """Mean pass@k over questions: frame of k, value, low, high, n (bands bootstrap questions).
 
-    Judge failures shrink a question's n. A question with fewer than k graded samples is left out at
-    that k.
+    Every k is measured on the same questions: those with at least THIN of their samples judged,
+    without `leave_out`. ks: by default the powers of two up to the least number judged.
     """
-    graded = grades[grades["correct"].notna()]
-    counts = graded.groupby("question_id")["correct"].agg(["size", "sum"])
-    n, c = counts["size"].to_numpy(int), counts["sum"].to_numpy(int)
+    counts = sample_counts(grades)
+    counts = counts[~counts["thin"] & ~counts.index.isin(leave_out)]
+    n, c = counts["n"].to_numpy(int), counts["correct"].to_numpy(int)
 
     rows = []
-    for k in ks or powers_of_two(n.max()):
-        value = pass_at_k(n[n >= k], c[n >= k], k)
+    for k in ks or powers_of_two(n.min()):
+        value = pass_at_k(n, c, k)
         low, high = bootstrap(value, n_boot=n_boot, seed=seed)
         rows.append({"k": k, "value": value.mean(), "low": low, "high": high, "n": len(value)})
     return pd.DataFrame(rows)

@@ -74,7 +74,7 @@ def make_statements(questions: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFr
     rows = []
     for question in known.iloc[rng.permutation(len(known))].itertuples():
         golds = list(question.answers)
-        others = [name for name in names[question.relation] if _apart(name, golds)]
+        others = [name for name in names[question.relation] if _shares_nothing(name, golds)]
         if len(others) < 2:
             continue
         other, third = rng.choice(others, 2, replace=False)
@@ -91,7 +91,7 @@ def make_statements(questions: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFr
     return pd.DataFrame(rows, columns=columns)
 
 
-def _apart(name: str, golds: list[str]) -> bool:
+def _shares_nothing(name: str, golds: list[str]) -> bool:
     """Whether a name neither holds nor stands in a gold answer, nor shares a word with one."""
     words = {word for gold in golds for word in normalise(gold).split()}
     free = not words & set(normalise(name).split())

@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaln
 
-from lib.metrics import bootstrap, pair, pass_at_k, pass_curve, wilson
+from lib.metrics import (
+    bootstrap,
+    pair,
+    pass_at_k,
+    pass_curve,
+    powers_of_two,
+    sample_counts,
+    wilson,
+)
 
 # share of right pre-RL samples: low < share <= high, and zero is exactly none
 STRATA = {"zero": (0.0, 0.0), "low": (0.0, 0.25), "middle": (0.25, 0.75), "high": (0.75, 1.0)}
@@ -169,13 +177,25 @@ def gain_over_resampling(strata, control, after, n_boot: int = 2000, seed: int =
     return pd.DataFrame(rows, columns=["stratum", "value", "low", "high", "n"])
 
 
+def thin_questions(**grades: pd.DataFrame) -> set[str]:
+    """The questions of which too few samples were judged in any of the grade frames."""
+    counts = [sample_counts(frame) for frame in grades.values()]
+    return set().union(*(one.index[one["thin"]] for one in counts))
+
+
 def pass_curves(n_boot: int = 2000, seed: int = 0, **grades: pd.DataFrame) -> pd.DataFrame:
     """Unbiased pass@k of several sets of samples: frame of k, value, low, high, n, when.
 
-    grades: grade frames; the keyword becomes `when`.
+    grades: grade frames; the keyword becomes `when`. All curves and all k are over the same
+    questions, those that are thin in none of the frames.
     """
+    thin = thin_questions(**grades)
+    counts = [sample_counts(frame) for frame in grades.values()]
+    least = min(one.loc[~one.index.isin(thin), "n"].min() for one in counts)
     curves = [
-        pass_curve(frame, n_boot=n_boot, seed=seed).assign(when=when)
+        pass_curve(frame, powers_of_two(least), n_boot=n_boot, seed=seed, leave_out=thin).assign(
+            when=when
+        )
         for when, frame in grades.items()
     ]
     return pd.concat(curves, ignore_index=True)
@@ -188,7 +208,9 @@ def equivalent_k(
 
     before: grades of samples; after: grades with one answer per question. Dict of value, low, high,
     n, from a joint bootstrap over questions; inf where no k up to the number of samples reaches it.
+    Questions with too few judged samples are left out.
     """
+    before = before[~before["question_id"].isin(thin_questions(before=before))]
     answers = after.dropna(subset="correct")[["question_id", "correct"]]
     counts = accessibility(before).merge(answers, on="question_id", suffixes=("", "_after"))
     ks = np.arange(1, counts["n"].min() + 1)

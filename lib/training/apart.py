@@ -91,5 +91,5 @@ def read_log(folder: Path) -> pd.DataFrame:
 
 
 def read_rollouts(folder: Path) -> pd.DataFrame:
-    """One row per group: step, question_id, hits (correct rollouts), n."""
+    """One row per group: step, question_id, hits (correct rollouts), n (rollouts judged)."""
     return pd.DataFrame(read_lines(Path(folder) / "rollouts.jsonl"))

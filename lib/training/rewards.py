@@ -35,7 +35,7 @@ class Rewards:
         return rewards
 
     def record(self, step: int, question_ids: list, texts: list[str], rewards: list) -> None:
-        """Append one line per group: step, question_id, hits, n."""
+        """Append one line per group: step, question_id, hits, n (the rollouts with a verdict)."""
         with open(self.path, "a") as file:
             for start in range(0, len(rewards), self.n):
                 group = slice(start, start + self.n)
@@ -44,7 +44,7 @@ class Rewards:
                     "step": step,
                     "question_id": question_ids[start],
                     "hits": hits,
-                    "n": self.n,
+                    "n": sum(reward is not None for reward in rewards[group]),
                 }
                 if self.texts:
                     row |= {"texts": texts[group], "rewards": rewards[group]}
