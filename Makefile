@@ -67,6 +67,9 @@ all: settings $(EXECUTED)  ## every notebook of the run, then its times and main
 
 settings: $(READY)
 	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
+ifeq ($(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE)),)
+	@$(PY) -m lib.engine.models template --run $(RUN) --model $(MODEL)
+endif
 
 # what papermill and the kernel say beside the notebook's own words
 export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$

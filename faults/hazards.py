@@ -194,7 +194,14 @@ def tokenizer_traps():
             "begins with",
         ),
         "no end token": (
-            lambda: make_policy(endless, fresh(eos_token=None, pad_token=None)),
+            lambda: make_policy(
+                endless,
+                fresh(
+                    eos_token=None,
+                    pad_token=None,
+                    chat_template=TEMPLATE.replace("</s>", ""),
+                ),
+            ),
             "no end-of-text token",
         ),
         "prompt too long": (

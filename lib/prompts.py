@@ -2,6 +2,8 @@
 
 import re
 
+from lib.template import TemplateError, fit
+
 # The paper's wording is unknown [?]. The direct prompt keeps its rule in the system message, so
 # that one prefix serves every question.
 DIRECT_RULE = "Answer the question with a short answer only. Do not explain."
@@ -30,19 +32,22 @@ def cot_answer(text: str) -> str | None:
 
 
 def render(tokenizer, messages: list[dict]) -> list[int]:
-    """Token ids of the chat messages, with the assistant's turn opened by the chat template.
+    """Token ids of the chat messages, the assistant's turn opened by the fitted chat template.
 
-    Raises ValueError for a tokenizer without a chat template, or one whose rendering begins with
-    two beginning-of-text tokens.
+    Raises lib.template.TemplateError, a ValueError, for a tokenizer without a chat template or one
+    that cannot be fitted, and for a rendering that begins with two beginning-of-text tokens.
     """
-    name = tokenizer.name_or_path
-    if not tokenizer.chat_template:
-        raise ValueError(f"{name}: no chat template; use an instruct model or set one")
-
-    encoding = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    encoding = tokenizer.apply_chat_template(
+        messages,
+        chat_template=fit(tokenizer).template,
+        add_generation_prompt=True,
+        return_dict=True,
+    )
     ids = list(encoding["input_ids"])
 
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos]:
-        raise ValueError(f"{name}: its chat template begins with two {tokenizer.bos_token!r}")
+        raise TemplateError(
+            f"{tokenizer.name_or_path}: its chat template begins with two {tokenizer.bos_token!r}"
+        )
     return ids

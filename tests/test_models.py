@@ -71,6 +71,9 @@ def test_end_of_turn_comes_from_model_and_tokenizer(tokenizer):
     assert make_policy(model, tokenizer).stops == {2, 9}
 
     model.generation_config.eos_token_id = tokenizer.eos_token = None
+    assert make_policy(model, tokenizer).stops == {2}  # the template closes a turn with it
+    model.generation_config.eos_token_id = None
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
     with pytest.raises(ValueError, match="no end-of-text token"):
         make_policy(model, tokenizer)
 

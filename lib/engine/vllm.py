@@ -19,7 +19,7 @@ import openai
 from transformers import AutoTokenizer, GenerationConfig
 
 from lib.engine.decoding import finish_reason
-from lib.engine.models import end_tokens
+from lib.template import fit, stop_ids
 
 PROMPTS_TOGETHER = 64  # handed to vLLM at once: answers come, and are kept, after each batch
 
@@ -121,7 +121,9 @@ def open_vllm(
         engine = connect(name, base_url)
     else:
         engine = start_engine(name, revision, dtype, max_length, options)
-    return ServedPolicy(name, engine, tokenizer, end_tokens(config, tokenizer))
+    stops = stop_ids(tokenizer, config)
+    tokenizer.chat_template = fit(tokenizer).template
+    return ServedPolicy(name, engine, tokenizer, stops)
 
 
 def connect(name: str, base_url: str) -> openai.OpenAI:

@@ -4,6 +4,7 @@ import pandas as pd
 from datasets import Dataset
 
 from lib.prompts import direct, render
+from lib.template import turn_end
 
 
 def sft_rows(questions: pd.DataFrame) -> pd.DataFrame:
@@ -69,26 +70,26 @@ def distinct_samples(questions, samples, grades, seed: int) -> pd.DataFrame:
 
 
 def encode(tokenizer, question: str, completion: str, prompt=direct) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt, and of the completion with the end-of-text token last.
+    """Token ids of the prompt, and of the completion with the token that ends a turn last.
 
     prompt: what makes the messages of a question. Ids, not messages, go to TRL: a chat template may
-    close a turn with more than the end-of-text token (a newline here), which would then be trained
-    although the policy never has to say it. Markers inside a completion are text.
+    close a turn with more than that token (a newline here), which would then be trained although
+    the policy never has to say it. Markers inside a completion are text.
     """
     ids = tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return render(tokenizer, prompt(question)), [*ids, tokenizer.eos_token_id]
+    return render(tokenizer, prompt(question)), [*ids, turn_end(tokenizer)]
 
 
 def completion_dataset(rows: pd.DataFrame, tokenizer, prompt=direct) -> Dataset:
-    """input_ids and labels of each row; labels are -100 on the prompt and end with the end of text.
+    """input_ids and labels of each row; labels are -100 on the prompt and end with the turn's end.
 
-    The padding token may be the end-of-text token too, so labels are made here, before any padding.
+    The padding token may be the same token, so labels are made here, before any padding.
     """
     examples = []
     for question, completion in zip(rows["question"], rows["completion"], strict=True):
         ids, answer = encode(tokenizer, question, completion, prompt)
         examples.append({"input_ids": ids + answer, "labels": [-100] * len(ids) + answer})
-    assert all(example["labels"][-1] == tokenizer.eos_token_id for example in examples)
+    assert all(example["labels"][-1] == turn_end(tokenizer) for example in examples)
     return Dataset.from_list(examples)
 
 

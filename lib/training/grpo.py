@@ -26,6 +26,7 @@ import json
 import os
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -91,7 +92,7 @@ def start(profile: Profile, policy: Policy | None) -> tuple[Policy, Policy | Non
     """The policy to train, in float32, and a copy of a given one as it is before training."""
     first = None
     if policy:
-        first = Policy(copy.deepcopy(policy.model).eval(), policy.tokenizer, policy.stops)
+        first = replace(policy, model=copy.deepcopy(policy.model).eval())
 
     policy = policy or load_policy(profile)
     policy.model.float()  # bf16 weights would round updates of this size away
@@ -178,7 +179,7 @@ def reference(trainer: SharedPrefixGRPO, policy: Policy) -> Policy | None:
     """TRL's reference model as a Policy; None where there is none or each process has a part."""
     model = trainer.ref_model
     whole = model is not None and not sharded(model)
-    return Policy(model, policy.tokenizer, policy.stops) if whole else None
+    return replace(policy, model=model) if whole else None
 
 
 def publish(trainer: SharedPrefixGRPO, watch: Evaluation, questions: int) -> None:

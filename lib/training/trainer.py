@@ -143,9 +143,8 @@ def check_prompt(trainer, policy: Policy, row: dict) -> None:
         raise ValueError(
             f"the trainer renders another prompt than lib.prompts: {theirs} against {ours}"
         )
-    if policy.tokenizer.eos_token_id not in trainer.eos_token_ids:
-        raise ValueError(
-            f"{policy.tokenizer.eos_token!r} ends no answer in the trainer: {trainer.eos_token_ids}"
-        )
+    if policy.end not in trainer.eos_token_ids:
+        token = policy.tokenizer.convert_ids_to_tokens(policy.end)
+        raise ValueError(f"{token!r} ends no answer in the trainer: {trainer.eos_token_ids}")
     if not judge_answer(row["answers"][0], row["answers"], "exact"):
         raise ValueError(f"{row['question_id']}: its own gold answer earns no reward")
