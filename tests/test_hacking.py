@@ -79,7 +79,7 @@ def test_an_arm_earns_what_its_judge_believes(outputs, profile, monkeypatch):
         lambda profile, folder=None: tiny_policy(tokenizer, spread=0.3),
     )
     with loopback(lambda body, attempt: "correct") as server:
-        judge = Judge(kind="llm", model="m", base_url=server.url, prompt="shots")
+        judge = Judge(kind="llm", model="m", base_url=server.url, prompt="shots", max_fooled=1.0)
         for arm, arm_judge in hacking.both_arms(judge).items():
             hacking.train_arm(profile, QUESTIONS, QUESTIONS, arm_judge, None, outputs / arm, 0)
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from lib.config import ROOT, load_profile
@@ -127,3 +129,34 @@ def test_a_bad_name_ends_in_one_clear_line(outputs):
     other = make("all", "RUN=nobody", outputs=outputs, capture_output=True, text=True)
     assert other.returncode != 0
     assert "unknown profile RUN=nobody; allowed:" in other.stderr
+
+
+def test_redistribution_and_attribution_go_through_with_failed_verdicts(run, tmp_path):
+    copy = tmp_path / "outputs" / run.relative_to(run.parents[3])
+    shutil.copytree(run, copy)
+    rng = np.random.default_rng(0)
+    for path in sorted([*copy.glob("03_*/grades_*.parquet"), *copy.glob("04_*/grades_*.parquet")]):
+        grades = pd.read_parquet(path)
+        grades.loc[rng.random(len(grades)) < 0.05, "correct"] = pd.NA
+        grades.to_parquet(path)
+    thin = pd.read_parquet(copy / "03_baselines" / "grades_base_test.parquet")
+    first = thin["question_id"].iloc[0]
+    thin.loc[thin["question_id"] == first, "correct"] = pd.NA  # a question without any verdict
+    thin.to_parquet(copy / "03_baselines" / "grades_base_test.parquet")
+    rollouts = pd.read_parquet(copy / "04_grpo" / "rollouts.parquet")
+    missing = (rollouts["hits"] < rollouts["n"]) & (rng.random(len(rollouts)) < 0.2)
+    rollouts.assign(n=rollouts["n"] - missing).to_parquet(copy / "04_grpo" / "rollouts.parquet")
+
+    for stage in ("05_redistribution", "06_attribution"):
+        (copy / f"{stage}.ipynb").unlink()
+        (copy / stage / "done.json").unlink()
+    for path in copy.glob("05_*/*.parquet"):
+        if not path.name.startswith(("samples", "likely")):
+            path.unlink()
+    (copy / "06_attribution" / "trace.parquet").unlink()
+    done = make("all", "RUN=smoke", outputs=copy.parents[3], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["name"]: row for row in json.loads((copy / "summary.json").read_text())}
+    assert rows["thin_questions"]["value"] >= 1
+    curve = [row for name, row in rows.items() if name.startswith("pass_at_")]
+    assert len({row["n"] for row in curve}) == 1  # one set of questions for all k

@@ -9,7 +9,7 @@ import torch
 
 from lib.config import Profile, ProfileError, load_profile
 from lib.engine.decoding import decode, uniform_draws
-from lib.engine.models import load_policy, locate
+from lib.engine.models import check_template, load_policy, locate
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct, render
 from lib.questions.splits import load_questions
@@ -196,6 +196,7 @@ def main() -> None:
     try:
         profile = load_profile(*sys.argv[1:])
         source = locate(profile.models[profile.model])[0]
+        print(f"{profile.model}: {check_template(profile)}")
         print(f"measuring {profile.model} ({source}) for some seconds", flush=True)
         table, sentences = plan(profile)
     except (ProfileError, ValueError, OSError) as error:
