@@ -20,6 +20,7 @@ from lib.figures.redistribution import (
     plot_bounds,
     plot_mass_shift,
     plot_pass_at_k,
+    plot_power,
     plot_repair_damage,
     plot_resampling,
     plot_seen_mass,
@@ -43,9 +44,14 @@ def estimates(**columns):
     return frame.assign(low=frame["value"] - 0.05, high=frame["value"] + 0.05, n=50)
 
 
-ACCURACY = estimates(policy=list(POLICY), value=np.linspace(0.2, 0.6, 7))
+ACCURACY = estimates(policy=list(POLICY), value=np.linspace(0.2, 0.6, len(POLICY)))
 CURVES = estimates(
     when=["before"] * 3 + ["after"] * 3, k=[1, 2, 4] * 2, value=[0.2, 0.3, 0.4, 0.5, 0.6, 0.65]
+)
+POWER = estimates(
+    how=["samples", "samples", "enumerated", "enumerated", "after"],
+    alpha=[1.0, 4.0, 1.0, 4.0, None],
+    value=[0.2, 0.3, 0.22, 0.31, 0.35],
 )
 GREEDY = estimates(when=["before", "after"], value=[0.25, 0.3])
 STRATA = estimates(when=["before"] * 4 + ["after"] * 4, stratum=list(STRATUM) * 2, value=[0.25] * 8)
@@ -111,6 +117,7 @@ PLOTS = {
     "dedup": (lambda axes: plot_dedup(PAIRS, axes), {"columns": 2}, PAIRS),
     "accuracy": (lambda ax: plot_accuracy(ACCURACY, ax), {}, ACCURACY),
     "training": (lambda ax: plot_training_curves(LOG, ax), {"columns": 3, "rows": 2}, LOG),
+    "power": (lambda ax: plot_power(POWER, ax), {}, POWER),
     "pass_at_k": (lambda ax: plot_pass_at_k(CURVES, ax, GREEDY), {}, CURVES),
     "strata": (lambda ax: plot_accessibility_strata(STRATA, ax), {}, STRATA),
     "bounds": (lambda ax: plot_bounds(BOUNDS, ax), {"columns": 2}, BOUNDS),

@@ -38,6 +38,35 @@ def plot_pass_at_k(frame: pd.DataFrame, ax, greedy: pd.DataFrame | None = None):
     return ax
 
 
+def plot_power(frame: pd.DataFrame, ax):
+    """Accuracy of one answer drawn from p^alpha by alpha, and the trained policy's as a level.
+
+    frame: how (samples, enumerated, after), alpha, value, low, high; the row of `after` has no
+    alpha.
+    """
+    looks = {
+        "samples": ("reweighted samples", POLICY["base"], "o", "--"),
+        "enumerated": ("enumerated answers", "#e69f00", "^", ":"),
+    }
+    for how, rows in frame[frame["how"] != "after"].groupby("how", sort=False):
+        label, colour, marker, line = looks[how]
+        banded(ax, "alpha", rows, colour, marker=marker, linestyle=line, label=label)
+    after = frame[frame["how"] == "after"].iloc[0]
+    label = LOOKS["after"][0]
+    ax.axhline(after["value"], color=POLICY["grpo"], linewidth=1, label=f"one sample {label}")
+    ax.axhspan(after["low"], after["high"], color=POLICY["grpo"], alpha=0.12, linewidth=0)
+
+    alphas = sorted(frame["alpha"].dropna().unique())
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
+    ax.minorticks_off()
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("alpha")
+    ax.set_ylabel("accuracy of one answer")
+    legend_above(ax, 1)
+    return ax
+
+
 def _levels(greedy: pd.DataFrame, right: float, ax) -> None:
     """Each greedy accuracy as a dotted level, named at its end `right`, interval at its start."""
     for row in greedy.itertuples():

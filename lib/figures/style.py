@@ -14,13 +14,24 @@ HEIGHT = 2.3
 # Okabe-Ito hues; marker shapes tell the same things apart in grey
 POLICY = {
     "base": "#7f7f7f", "majority": "#e69f00", "cot": "#56b4e9", "sft": "#009e73", "rft": "#cc79a7",
-    "dpo": "#d55e00", "grpo": "#08306b",
+    "dpo": "#d55e00", "grpo": "#08306b", "best_of_n": "#117733",
 }  # fmt: skip
-MARKER = {"base": "o", "majority": "s", "cot": "^", "sft": "v", "rft": "D", "dpo": "P", "grpo": "*"}
+MARKER = {
+    "base": "o",
+    "majority": "s",
+    "cot": "^",
+    "sft": "v",
+    "rft": "D",
+    "dpo": "P",
+    "grpo": "*",
+    "best_of_n": "X",
+}
 NAME = {
     "base": "greedy",
     "majority": "majority vote",
     "cot": "chain of thought",
+    "best_of_n": "likeliest of n",
+    "constant": "best constant",
     "sft": "SFT",
     "rft": "RFT",
     "dpo": "DPO",

@@ -1,0 +1,156 @@
+"""Sharpening without training or labels: the base policy's own samples, read in other ways.
+
+Best of n keeps the likeliest sample, power sampling draws from p^alpha / Z, a majority counts
+votes. All of them move probability onto what the policy already finds likely, as RL is said to do.
+p^alpha is the optimum of KL-regularised RL whose reward is log p (arXiv 2605.04542); sampling from
+it: 2510.14901.
+"""
+
+import numpy as np
+import pandas as pd
+
+from lib.metrics import bootstrap
+
+ALPHAS = (1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
+
+
+def best_of_n(samples: pd.DataFrame, n: int | None = None) -> pd.DataFrame:
+    """Each question's likeliest sample among its first `n` (all): rows of `samples`.
+
+    The log-probability is of the whole answer, in nats; a tie goes to the sample that came first.
+    """
+    rows = samples.sort_values(["question_id", "sample"], kind="stable")
+    if n is not None:
+        rows = rows[rows.groupby("question_id").cumcount() < n]
+    likeliest = rows.groupby("question_id")["logprob"].idxmax()
+    return rows.loc[likeliest].reset_index(drop=True)
+
+
+def judged_samples(samples: pd.DataFrame, grades: pd.DataFrame) -> pd.DataFrame:
+    """Samples with their verdicts: question_id, sample, logprob, correct (0.0 or 1.0).
+
+    A sample whose verdict failed is left out, as in every other measure.
+    """
+    keys = ["question_id", "sample"]
+    both = samples[[*keys, "logprob"]].merge(grades[[*keys, "correct"]], on=keys, validate="1:1")
+    both = both.dropna(subset="correct")
+    return both.assign(correct=both["correct"].astype(float))
+
+
+def power_curve(
+    judged: pd.DataFrame, alphas=ALPHAS, n_boot: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Accuracy of one answer drawn from p^alpha: alpha, value, low, high, n, effective.
+
+    judged: from `judged_samples`, n independent samples of p for each question. A sample of p
+    counts p^(alpha - 1) times (self-normalised importance sampling, exact as n grows); at alpha = 1
+    this is the mean, and for large alpha the likeliest sample. effective: the mean effective number
+    of samples, 1 / sum of squared weights, which says how far an alpha may be read. Intervals are
+    bootstrapped over questions.
+    """
+    by_question = [part for _, part in judged.groupby("question_id", sort=False)]
+    rows = []
+    for alpha in alphas:
+        weights = [_weights(part["logprob"].to_numpy(), alpha - 1) for part in by_question]
+        shares = np.array(
+            [w @ part["correct"].to_numpy() for w, part in zip(weights, by_question, strict=True)]
+        )
+        low, high = bootstrap(shares, n_boot=n_boot, seed=seed)
+        effective = float(np.mean([1 / (w @ w) for w in weights]))
+        rows.append((alpha, shares.mean(), low, high, len(shares), effective))
+    return pd.DataFrame(rows, columns=["alpha", "value", "low", "high", "n", "effective"])
+
+
+def enumerated_power_curve(
+    answers: pd.DataFrame, alphas=ALPHAS, n_boot: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """The same by the enumerated answers, without sampling noise: alpha, value, low, high, n.
+
+    answers: question_id, logprob (nats, of the text), correct (0.0, 1.0 or NA), the likeliest
+    answers of each question. p^alpha is normalised over them: for alpha > 1 what was not enumerated
+    weighs little, at alpha = 1 it is left out.
+    """
+    known = answers.dropna(subset="correct")
+    by_question = [part for _, part in known.groupby("question_id", sort=False)]
+    rows = []
+    for alpha in alphas:
+        shares = np.array(
+            [
+                _weights(part["logprob"].to_numpy(), alpha) @ part["correct"].to_numpy(float)
+                for part in by_question
+            ]
+        )
+        low, high = bootstrap(shares, n_boot=n_boot, seed=seed)
+        rows.append((alpha, shares.mean(), low, high, len(shares)))
+    return pd.DataFrame(rows, columns=["alpha", "value", "low", "high", "n"])
+
+
+def _weights(logprobs: np.ndarray, power: float) -> np.ndarray:
+    """exp(power * logprobs), scaled to sum to 1."""
+    scaled = power * (logprobs - logprobs.max())
+    weights = np.exp(scaled)
+    return weights / weights.sum()
+
+
+def confidence_covariance(judged: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
+    """Mean over questions of the covariance of correctness and log-probability.
+
+    Dict of value, low, high, n.
+
+    It is the slope of the power curve at alpha = 1: where it is positive, sharpening a little must
+    help.
+    """
+
+    def covariance(part: pd.DataFrame) -> float:
+        return float(np.cov(part["correct"], part["logprob"])[0, 1]) if len(part) > 1 else np.nan
+
+    values = np.array([covariance(part) for _, part in judged.groupby("question_id", sort=False)])
+    values = values[~np.isnan(values)]
+    low, high = bootstrap(values, n_boot=n_boot, seed=seed)
+    value = float(values.mean()) if len(values) else np.nan
+    return {"value": value, "low": low, "high": high, "n": len(values)}
+
+
+def majority_curve(
+    votes: pd.DataFrame, ks, draws: int = 50, n_boot: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Accuracy of majority voting with k votes, by k: frame of k, value, low, high, n.
+
+    votes: question_id, vote (the key that answers are counted by; empty for none) and correct (0.0
+    or 1.0) of each sample. For each k, `draws` random subsets of k samples of every question vote,
+    and the share of subsets that win with a right answer is the question's value; a tie is broken
+    by chance, and an empty vote wins only where there is no other. Intervals are bootstrapped over
+    questions.
+    """
+    rng = np.random.default_rng(seed)
+    questions = [
+        (pd.factorize(part["vote"])[0], (part["vote"] != "").to_numpy(), part["correct"].to_numpy())
+        for _, part in votes.groupby("question_id", sort=False)
+    ]
+    rows = []
+    for k in ks:
+        values = np.array(
+            [
+                np.mean(
+                    [
+                        _winner(*question, k, rng)
+                        for _ in range(draws if k < len(question[0]) else 1)
+                    ]
+                )
+                for question in questions
+                if len(question[0]) >= k
+            ]
+        )
+        low, high = bootstrap(values, n_boot=n_boot, seed=seed)
+        rows.append((k, values.mean(), low, high, len(values)))
+    return pd.DataFrame(rows, columns=["k", "value", "low", "high", "n"])
+
+
+def _winner(codes: np.ndarray, spoken: np.ndarray, correct: np.ndarray, k: int, rng) -> float:
+    """Whether the most frequent vote of k random ones is right: the mean of its verdicts."""
+    subset = rng.permutation(len(codes))[:k]
+    if spoken[subset].any():
+        subset = subset[spoken[subset]]
+    counts = np.bincount(codes[subset], minlength=codes.max() + 1)
+    best = rng.choice(np.flatnonzero(counts == counts.max()))
+    return float(correct[subset[codes[subset] == best]].mean())
