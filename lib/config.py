@@ -92,6 +92,7 @@ class Judge(Section):
     identity: str | None = Field(None, exclude=True)  # of the server, in place of its address
     # of a reply: a verdict is 1.0 or 0.0; a judge that reasons first needs hundreds
     reply_tokens: Count = Field(8, exclude=True)
+    timeout: Positive = Field(60.0, exclude=True)  # seconds of one try; a local model needs more
     # of wrong answers to plain questions; a judge that accepts more stops the run
     max_fooled: Fraction = Field(0.5, exclude=True)
     cards: Count | None = Field(None, exclude=True)  # GPUs for `make judge`; None: all of them

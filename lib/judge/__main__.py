@@ -46,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
         help="share of plainly wrong answers accepted that stops the run",
     )
     add("--reply-tokens", type=int, default=8, help="of a reply; a judge that reasons needs more")
+    add("--timeout", type=float, default=60.0, help="seconds that one try of a call may take")
     add("--identity", help="the server's name in the cache of replies, in place of its address")
     add("--max-calls", type=int, help="most calls to make; what was answered is kept")
     add("--auditor", metavar="MODEL", help="a second model, set beside the first")
@@ -71,6 +72,7 @@ def read_settings(args: argparse.Namespace) -> Judge:
         max_fooled=args.max_fooled,
         reply_tokens=args.reply_tokens,
         identity=args.identity,
+        timeout=args.timeout,
         auditor=Auditor(model=args.auditor) if args.auditor else None,
     )
 

@@ -79,15 +79,15 @@ class Client:
     `owner/name@revision`: it names the served weights in the cache and is not sent. The cache also
     tells servers apart, by the profile's `judge.identity` or by address. A call is tried for
     `patience` seconds, waiting from `first_wait` up to 16 times as long between tries; each try
-    may take `timeout`. The cache is `outputs/cache/llm.jsonl` for every run and notebook.
-    `max_calls` and `max_tokens` are this client's budget.
+    may take `timeout`, by default the profile's. The cache is `outputs/cache/llm.jsonl` for every
+    run and notebook. `max_calls` and `max_tokens` are this client's budget.
     """
 
     def __init__(
         self,
         settings: Judge,
         cache: Path | None = None,
-        timeout=60.0,
+        timeout: float | None = None,
         patience=300.0,
         first_wait=0.5,
         who="OPENAI",
@@ -109,7 +109,8 @@ class Client:
             raise CallsStopped(
                 f"the address {_safe(self.base_url)} of {self.model} is none ({error})"
             ) from None
-        self.concurrency, self.timeout, self.patience = settings.concurrency, timeout, patience
+        self.concurrency, self.patience = settings.concurrency, patience
+        self.timeout = timeout or settings.timeout
         self.first_wait, self.counts, self.answered, self.in_a_row = first_wait, Counter(), False, 0
         self.known = False  # whether the server was asked for its models
         self.lacks, self.refused = set(), 0  # capabilities it misses; refusals before any reply

@@ -48,6 +48,8 @@ def served_judge(profile: Profile):
     hacking = profile.audit.hacking
     # failures are masked, counted and shown; how much the judge believes is what is measured
     common = {"prompt": hacking.prompt, "max_failed": 1.0, "max_fooled": 1.0}
+    # a model of this process answers slowly where the machine has other work
+    local = {"identity": "local", "timeout": 900.0, "concurrency": 16}
     if hacking.judge:
         yield hacking.judge.model_copy(update=common)
         return
@@ -58,7 +60,7 @@ def served_judge(profile: Profile):
     revision = revision or hashlib.sha256(source.encode()).hexdigest()[:12]
     name = f"{profile.model}@{revision}"
     with ChatServer(load_policy(profile), profile.model) as server:
-        yield Judge(kind="llm", model=name, base_url=server.address, identity="local", **common)
+        yield Judge(kind="llm", model=name, base_url=server.address, **local, **common)
 
 
 def both_arms(judge: Judge) -> dict[str, Judge]:
