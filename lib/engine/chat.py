@@ -82,7 +82,10 @@ class ChatServer:
             self.run([request for request in batch if request is not None])
 
     def run(self, batch: list[ChatRequest]) -> None:
-        """Reply to a batch greedily; an error goes to its requests, and the server lives on."""
+        """Reply to a batch greedily, each as soon as it is ready.
+
+        An error goes to the requests that are still open, and the server lives on.
+        """
         prompts = [request.prompt for request in batch]
         try:
             longest = max(request.max_tokens for request in batch)
@@ -92,12 +95,12 @@ class ChatServer:
                 request.text = self.policy.tokenizer.decode(ids, skip_special_tokens=True)
                 request.finish = finish_reason(ids, self.policy.stops)
                 request.tokens = len(ids)
+                request.done.set()
         except Exception as error:  # it must not end the thread that every later request waits for
             for request in batch:
-                request.error = f"{type(error).__name__}: {error}"
-
-        for request in batch:
-            request.done.set()
+                if not request.done.is_set():
+                    request.error = f"{type(error).__name__}: {error}"
+                    request.done.set()
 
     def complete(self, body: dict) -> tuple[int, dict]:
         """Status and answer of one chat completion request; waits until it is answered."""
