@@ -61,3 +61,19 @@ def test_a_list_over_two_relations_is_no_answer():
     for text in ("France, Europe", "Spain, France, Europe"):
         assert reward([other["question"][0]], [["Europe"]], [text]) == [0.0]
     assert reward([FRAME["question"][0]], [["France"]], ["France, Europe"]) == [1.0]
+    said = "Land 0, discovered by France, is in Europe."
+    assert reward([other["question"][0]], [["Europe"]], [said]) == [1.0]
+
+
+def test_a_state_before_its_country_is_no_second_answer():
+    states = FRAME.assign(
+        question=[f"In which US state is place {i}?" for i in range(12)],
+        answers=[["Texas"]] * 12,
+        relation="us_city_state",
+    )
+    country = FRAME.assign(answers=[["United States", "USA"]] * 12)
+    reward = make_reward(Judge(kind="alias"), pd.concat([country, states]))
+    asked, golds = [country["question"][0]], [["United States", "USA"]]
+    assert reward(asked, golds, ["Town 0, Texas, USA"]) == [1.0]
+    assert reward(asked, golds, ["Texas, United States"]) == [1.0]
+    assert reward(asked, golds, ["Town 0 is a city in Texas, USA."]) == [1.0]

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from lib.judge.rivals import Candidates
-from lib.questions.atlas import WORDINGS, closed_answers
+from lib.questions.atlas import WORDINGS, closed_answers, country_names
+from lib.text import normalise
 
 REPEATED = 2  # questions per answer of a relation, from which on its answers are a closed kind
 
@@ -28,6 +29,10 @@ class Catalogue:
                 self.relation |= dict.fromkeys(rows["question"], relation)
         every = [names for one in self.by_relation.values() for names in one.answers]
         elsewhere = Candidates([list(names) for names in dict.fromkeys(map(tuple, every))])
+        if "us_city_state" in self.by_relation:
+            country = {normalise(name) for name in country_names("US")}
+            states = self.by_relation["us_city_state"].owner
+            elsewhere.wider = dict.fromkeys(states, country)
         for candidates in self.by_relation.values():
             candidates.elsewhere = elsewhere
 

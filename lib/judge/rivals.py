@@ -7,11 +7,13 @@ class Candidates:
     """The names that answer one kind of question, each with the answer it belongs to.
 
     answers: lists of names, one list for each answer. A name of two answers ("Congo") is a rival of
-    none and an alias of none: `ambiguous`. elsewhere: the names that answer other kinds.
+    none and an alias of none: `ambiguous`. elsewhere: the names that answer other kinds; wider: for
+    a name, the names of the places that it lies in, where they are known.
     """
 
     def __init__(self, answers, elsewhere: "Candidates | None" = None):
         self.answers, self.elsewhere = answers, elsewhere
+        self.wider: dict[str, set[str]] = {}
         owners: dict[str, set[int]] = {}
         for i, names in enumerate(answers):
             for name in names:

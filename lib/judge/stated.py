@@ -91,6 +91,7 @@ SIMILAR = re.compile(
 # a plain word: in lower case, not a second answer in a list or after "and"
 SENTENCE_WORD = re.compile(r"(?<![,;/&|+>] )(?<!\band )(?<!@ )\b[a-z]+\b(?! @ ?,)(?!,)")
 # between the items of a list; the second also stands where there are two items only
+JOINTS = frozenset({"and", "or", "also", "the", "then"})
 LIST_SEPARATOR = re.compile(
     r"\s*(?:[,;/|&+>•·、，；\n]|\s[-–—]\s|\)\s*\(|\b(?:and|or|also|then|as well as|y|et|und)\b)\s*"
 )
@@ -327,20 +328,34 @@ def _rival(text: str, head: str, answers, question: str, rivals: Candidates) -> 
     for _, _, name in rivals.mentions(head.replace(GOLD, " | ")):
         if name not in golds and not rivals.owner[name] & own and f" {name} " not in about:
             return name
-    # an answer of another kind in front of the gold answer: a list over several relations; behind
-    # it may stand the wider place, as in "Paris, France"
+    # an answer of another kind right in front of the gold answer: a list over several relations;
+    # behind it may stand the wider place, as in "Paris, France"
     if rivals.elsewhere:
-        theirs = rivals.elsewhere.owners(golds)
-        for _, _, name in rivals.elsewhere.mentions(head.split(GOLD)[0]):
-            same_answer = name in golds or rivals.elsewhere.owner[name] & theirs
-            if not same_answer and not rivals.elsewhere.named_in(question, name):
-                return name
+        name = _neighbour(head.split(GOLD)[0], golds, rivals.elsewhere)
+        if name and not rivals.elsewhere.named_in(question, name):
+            return name
     # a longer candidate that holds the gold answer: South Korea, Democratic Republic of the Congo
     for _, _, name in rivals.mentions(text):
         longer = any(f" {gold} " in f" {name} " for gold in golds) and name not in golds
         if longer and not rivals.owner[name] & own:
             return name
     return None
+
+
+def _neighbour(before: str, golds: set[str], elsewhere: Candidates) -> str | None:
+    """The answer of another kind that ends `before`, joined to what follows; None without one.
+
+    A narrower place before its wider one is no second answer ("Texas, USA").
+    """
+    mentions = elsewhere.mentions(before)
+    if not mentions:
+        return None
+    _, end, name = mentions[-1]
+    between = set(normalise(before).split()[end:])
+    same_answer = name in golds or elsewhere.owner[name] & elsewhere.owners(golds)
+    if not between <= JOINTS or same_answer or golds & elsewhere.wider.get(name, set()):
+        return None
+    return name
 
 
 def _only_gold(text: str, answers, rivals: Candidates) -> bool:
