@@ -157,6 +157,16 @@ def powers_of_two(n: int) -> list[int]:
     return [2**i for i in range(int(n).bit_length())]
 
 
+def cut_share(samples: pd.DataFrame) -> dict:
+    """The share of answers that the length limit cut: value, low, high (Wilson), n.
+
+    samples: a sample frame with one answer per question.
+    """
+    hits, n = int(samples["finish"].eq("length").sum()), len(samples)
+    low, high = wilson(hits, n)
+    return {"value": hits / n, "low": low, "high": high, "n": n}
+
+
 THIN = 0.75  # a question with a smaller share of its samples judged is too thin for a curve
 
 
@@ -167,16 +177,14 @@ def sample_counts(grades: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(thin=counts["n"] < THIN * verdicts.size().max())
 
 
-def pass_curve(
-    grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0, leave_out=frozenset()
-) -> pd.DataFrame:
+def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Mean pass@k over questions: frame of k, value, low, high, n (bands bootstrap questions).
 
-    Every k is measured on the same questions: those with at least THIN of their samples judged,
-    without `leave_out`. ks: by default the powers of two up to the least number judged.
+    Every k is measured on the same questions: those with at least THIN of their samples judged.
+    ks: by default the powers of two up to the least number judged.
     """
     counts = sample_counts(grades)
-    counts = counts[~counts["thin"] & ~counts.index.isin(leave_out)]
+    counts = counts[~counts["thin"]]
     n, c = counts["n"].to_numpy(int), counts["correct"].to_numpy(int)
 
     rows = []

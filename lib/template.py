@@ -129,6 +129,13 @@ def turn_end(tokenizer, generation_config=None) -> int:
     return known[0]
 
 
+def fit_tokenizer(tokenizer, generation_config) -> tuple[frozenset[int], int]:
+    """Give the tokenizer its fitted template; (every id that ends an answer, the turn's end)."""
+    tokenizer.chat_template = fit(tokenizer).template
+    stops = stop_ids(tokenizer, generation_config)
+    return stops, turn_end(tokenizer, generation_config)
+
+
 def stop_ids(tokenizer, generation_config=None) -> frozenset[int]:
     """Every id that ends an answer: the turn's end, the end of text, and what the config names."""
     ends = [

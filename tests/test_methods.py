@@ -1,11 +1,10 @@
-"""The table of all methods, power, and the two parts of a gain, by hand and by simulation."""
+"""The table of all methods, power and gains by relation, by hand and by simulation."""
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from lib.metrics import mcnemar
-from lib.study.methods import by_relation, compare_methods, smallest_visible_gain, split_gain
+from lib.study.methods import by_relation, compare_methods, smallest_visible_gain
 
 
 def graded(verdicts) -> pd.DataFrame:
@@ -27,18 +26,6 @@ def test_each_against_base_and_grpo_against_each():
     ]  # fmt: skip
     assert table["value"].tolist() == [0.25, 0.5, 0.25]
     assert (table["holm"] >= table["p"]).all()
-
-
-def test_the_parts_of_a_gain_add_up():
-    parts = split_gain(GRADES["base"], GRADES["sft"], GRADES["grpo"]).set_index("part")["value"]
-    assert parts["total"] == parts["form"] + parts["recall"] == 0.5
-
-
-def test_a_question_that_one_policy_has_no_verdict_for_counts_in_no_part():
-    form = graded([True, None, False, False])
-    parts = split_gain(GRADES["base"], form, GRADES["grpo"]).set_index("part")
-    assert parts["n"].tolist() == [3, 3, 3]
-    assert parts.loc["total", "value"] == pytest.approx(1 / 3)
 
 
 def test_gains_by_relation():

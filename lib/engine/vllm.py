@@ -19,7 +19,7 @@ import openai
 from transformers import AutoTokenizer, GenerationConfig
 
 from lib.engine.decoding import finish_reason
-from lib.template import fit, stop_ids
+from lib.template import fit_tokenizer
 
 PROMPTS_TOGETHER = 64  # handed to vLLM at once: answers come, and are kept, after each batch
 
@@ -121,8 +121,7 @@ def open_vllm(
         engine = connect(name, base_url)
     else:
         engine = start_engine(name, revision, dtype, max_length, options)
-    stops = stop_ids(tokenizer, config)
-    tokenizer.chat_template = fit(tokenizer).template
+    stops, _ = fit_tokenizer(tokenizer, config)
     return ServedPolicy(name, engine, tokenizer, stops)
 
 

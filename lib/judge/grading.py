@@ -12,8 +12,9 @@ import pandas as pd
 
 from lib.config import Judge
 from lib.judge.catalogue import Catalogue
-from lib.judge.model import EMPTY_NOTE, ModelJudge
+from lib.judge.model import ModelJudge
 from lib.judge.rules import judge_answer
+from lib.judge.wordings import EMPTY_NOTE
 from lib.metrics import bootstrap, cohen_kappa, wilson
 from lib.tables import need, read_answers, read_list
 
@@ -120,8 +121,7 @@ def regrade(table: pd.DataFrame, settings: Judge, where="", texts: bool = False)
     need(table, ["question", "answers", "prediction"], where)
     answers = [read_answers(value, where, row) for row, value in enumerate(table["answers"])]
     predictions = [
-        read_predictions_cell(value, where, row, texts)
-        for row, value in enumerate(table["prediction"])
+        _predictions(value, where, row, texts) for row, value in enumerate(table["prediction"])
     ]
     table = table.assign(answers=answers, prediction=predictions)
     if "question_id" not in table:
@@ -171,7 +171,7 @@ def _truths(verdicts: list[float | None]):
     return pd.array([None if v is None else v == 1.0 for v in verdicts], dtype="boolean")
 
 
-def read_predictions_cell(value, where="", row=0, texts: bool = False) -> list[str]:
+def _predictions(value, where="", row=0, texts: bool = False) -> list[str]:
     """A row's predictions: a list, a JSON list in a string, or one text; missing ones are "".
 
     texts: a string is always one text. Raises TableError as lib.tables.read_list does.

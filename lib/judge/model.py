@@ -23,7 +23,14 @@ from zlib import crc32
 from lib.config import Judge
 from lib.judge.client import open_client
 from lib.judge.rules import SCAFFOLD, clean, judge_answer, not_committed, precheck
-from lib.judge.wordings import believe, naive_messages, naive_verdict, shot_messages, shot_verdict
+from lib.judge.wordings import (
+    EMPTY_NOTE,
+    believe,
+    naive_messages,
+    naive_verdict,
+    shot_messages,
+    shot_verdict,
+)
 from lib.metrics import wilson
 from lib.text import holds, normalise
 
@@ -91,14 +98,6 @@ PLAIN_CASES = (
     ("Which animal barks?", "dog", "goldfish"),
     ("What is frozen water called?", "ice", "sand"),
 )
-EMPTY_NOTE = {
-    "raw": None,
-    "prechecked": False,
-    "control": False,
-    "disputed": False,
-    "fooled": False,
-    "cause": None,
-}
 CONTROLLED = 20  # positives in a call, from which on a share of disputes says something
 
 
@@ -204,10 +203,8 @@ def ask_judge(
         return believe(client, wording, questions, answers, predictions, notes, limit)
     texts, read = [clean(p) for p in predictions], wording[1]
     rivals = catalogue or (lambda question: None)
-    for question, golds, text in zip(questions, answers, texts, strict=True):
-        settled = not precheck(text, golds) or not_committed(
-            text, golds, question, rivals(question)
-        )
+    for case in zip(texts, answers, questions, map(rivals, questions), strict=True):
+        settled = not precheck(*case[:2]) or not_committed(*case)
         notes.append(EMPTY_NOTE | {"prechecked": bool(settled)})
 
     verdicts = [0.0 if note["prechecked"] else None for note in notes]
@@ -225,16 +222,16 @@ def ask_judge(
         (questions[i], [foreign(questions[i], answers[i], sent[i])], sent[i]) for i in doubted
     ]
     for i, (reply, cause) in zip(doubted, _replies(client, controls, wording, limit), strict=True):
-        control = read(reply)
-        notes[i] |= {
-            "control": True,
-            "disputed": disputed(texts[i], answers[i]),
-            "fooled": control == 1.0,
-            "cause": cause,
-        }
-        verdicts[i] = None if control is None else 1.0 - control
+        notes[i] |= {"disputed": disputed(texts[i], answers[i]), "cause": cause}
+        verdicts[i] = _control(notes[i], read(reply))
     _stop_if_failing(notes, verdicts, settings)
     return verdicts
+
+
+def _control(note: dict, on_another: float | None) -> float | None:
+    """The verdict on a positive whose answer earned `on_another` for another gold answer."""
+    note |= {"control": True, "fooled": on_another == 1.0}
+    return None if on_another is None else 1.0 - on_another
 
 
 def _stop_if_failing(notes: list[dict], verdicts: list, settings: Judge) -> None:

@@ -11,8 +11,9 @@ class Candidates:
     a name, the names of the places that it lies in, where they are known.
     """
 
-    def __init__(self, answers, elsewhere: "Candidates | None" = None):
-        self.answers, self.elsewhere = answers, elsewhere
+    def __init__(self, answers):
+        self.answers = answers
+        self.elsewhere: Candidates | None = None
         self.wider: dict[str, set[str]] = {}
         owners: dict[str, set[int]] = {}
         for i, names in enumerate(answers):

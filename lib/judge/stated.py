@@ -90,14 +90,13 @@ SIMILAR = re.compile(
 )
 # a plain word: in lower case, not a second answer in a list or after "and"
 SENTENCE_WORD = re.compile(r"(?<![,;/&|+>] )(?<!\band )(?<!@ )\b[a-z]+\b(?! @ ?,)(?!,)")
-# between the items of a list; the second also stands where there are two items only
+# what may join an answer of another kind to the gold answer
 JOINTS = frozenset({"and", "or", "also", "the", "then"})
+# between the items of a list; the second where there are two items only
 LIST_SEPARATOR = re.compile(
     r"\s*(?:[,;/|&+>•·、，；\n]|\s[-–—]\s|\)\s*\(|\b(?:and|or|also|then|as well as|y|et|und)\b)\s*"
 )
-PAIR_SEPARATOR = re.compile(
-    r"\d ?%\s|[;/|&+>•·、，；\n]|\s[-–—]\s|\)\s*\(|\b(?:and|or|also|as well as)\b"
-)
+PAIR_SEPARATOR = re.compile(r"[;/|&+>•·、，；\n]|\s[-–—]\s|\)\s*\(|\b(?:and|or|also|as well as)\b")
 SHARES = re.compile(r"\d ?%\s.*\d ?%\s")
 LIST_LABEL = re.compile(r"(?<!\w)(?:(?:[A-Ha-h]|\d{1,2})[:.)]|\d{1,3} ?%)\s+")
 LIST_WORD = re.compile(

@@ -54,6 +54,17 @@ SHOTS = (
 )
 
 
+# what is noted of a case before it is judged
+EMPTY_NOTE = {
+    "raw": None,
+    "prechecked": False,
+    "control": False,
+    "disputed": False,
+    "fooled": False,
+    "cause": None,
+}
+
+
 def naive_messages(
     question: str, answers: list[str], prediction: str, again: bool = False
 ) -> list[dict]:
@@ -112,8 +123,8 @@ def believe(
         usable=lambda reply: read(reply) is not None,
         causes=causes,
     )
-    flags = {"prechecked": False, "control": False, "disputed": False, "fooled": False}
     notes += [
-        flags | {"raw": reply, "cause": cause} for reply, cause in zip(replies, causes, strict=True)
+        EMPTY_NOTE | {"raw": reply, "cause": cause}
+        for reply, cause in zip(replies, causes, strict=True)
     ]
     return [read(reply) for reply in replies]

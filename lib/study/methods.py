@@ -62,23 +62,6 @@ def smallest_visible_gain(before: pd.DataFrame, after: pd.DataFrame, power: floa
     return {"value": high, "discordant": discordant, "n": n}
 
 
-def split_gain(
-    base: pd.DataFrame, form: pd.DataFrame, full: pd.DataFrame, n_boot: int = 2000, seed: int = 0
-) -> pd.DataFrame:
-    """A gain in two parts that add up: rows total, form, recall with value, low, high, n, p.
-
-    form: the grades of a policy that was rewarded for the form of an answer alone. What it gains is
-    form; what the fully rewarded policy gains beyond it is recall. Only questions that all three
-    policies have a verdict for are counted.
-    """
-    known = [frame.dropna(subset="correct") for frame in (base, form, full)]
-    shared = set.intersection(*(set(frame["question_id"]) for frame in known))
-    base, form, full = (frame[frame["question_id"].isin(shared)] for frame in known)
-    parts = {"total": (base, full), "form": (base, form), "recall": (form, full)}
-    rows = [{"part": name} | gain(*sides, n_boot, seed) for name, sides in parts.items()]
-    return pd.DataFrame(rows)
-
-
 def by_relation(
     grades: dict[str, pd.DataFrame], questions: pd.DataFrame, n_boot: int = 2000, seed: int = 0
 ) -> pd.DataFrame:

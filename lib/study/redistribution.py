@@ -190,13 +190,11 @@ def pass_curves(n_boot: int = 2000, seed: int = 0, **grades: pd.DataFrame) -> pd
     questions, those that are thin in none of the frames.
     """
     thin = thin_questions(**grades)
-    counts = [sample_counts(frame) for frame in grades.values()]
-    least = min(one.loc[~one.index.isin(thin), "n"].min() for one in counts)
+    kept = {when: frame[~frame["question_id"].isin(thin)] for when, frame in grades.items()}
+    ks = powers_of_two(min(sample_counts(frame)["n"].min() for frame in kept.values()))
     curves = [
-        pass_curve(frame, powers_of_two(least), n_boot=n_boot, seed=seed, leave_out=thin).assign(
-            when=when
-        )
-        for when, frame in grades.items()
+        pass_curve(frame, ks, n_boot=n_boot, seed=seed).assign(when=when)
+        for when, frame in kept.items()
     ]
     return pd.concat(curves, ignore_index=True)
 

@@ -48,17 +48,7 @@ def power_curve(
     of samples, 1 / sum of squared weights, which says how far an alpha may be read. Intervals are
     bootstrapped over questions.
     """
-    by_question = [part for _, part in judged.groupby("question_id", sort=False)]
-    rows = []
-    for alpha in alphas:
-        weights = [_weights(part["logprob"].to_numpy(), alpha - 1) for part in by_question]
-        shares = np.array(
-            [w @ part["correct"].to_numpy() for w, part in zip(weights, by_question, strict=True)]
-        )
-        low, high = bootstrap(shares, n_boot=n_boot, seed=seed)
-        effective = float(np.mean([1 / (w @ w) for w in weights]))
-        rows.append((alpha, shares.mean(), low, high, len(shares), effective))
-    return pd.DataFrame(rows, columns=["alpha", "value", "low", "high", "n", "effective"])
+    return _power_curve(judged, alphas, -1.0, n_boot, seed)
 
 
 def enumerated_power_curve(
@@ -70,19 +60,25 @@ def enumerated_power_curve(
     answers of each question. p^alpha is normalised over them: for alpha > 1 what was not enumerated
     weighs little, at alpha = 1 it is left out.
     """
-    known = answers.dropna(subset="correct")
-    by_question = [part for _, part in known.groupby("question_id", sort=False)]
+    curve = _power_curve(answers.dropna(subset="correct"), alphas, 0.0, n_boot, seed)
+    return curve.drop(columns="effective")
+
+
+def _power_curve(
+    answers: pd.DataFrame, alphas, shift: float, n_boot: int, seed: int
+) -> pd.DataFrame:
+    """Mean correctness of each question's answers under weights p^(alpha + shift), by alpha."""
+    by_question = [part for _, part in answers.groupby("question_id", sort=False)]
     rows = []
     for alpha in alphas:
-        shares = np.array(
-            [
-                _weights(part["logprob"].to_numpy(), alpha) @ part["correct"].to_numpy(float)
-                for part in by_question
-            ]
-        )
+        weights = [_weights(part["logprob"].to_numpy(), alpha + shift) for part in by_question]
+        correct = [part["correct"].to_numpy(float) for part in by_question]
+        shares = np.array([w @ c for w, c in zip(weights, correct, strict=True)])
+
         low, high = bootstrap(shares, n_boot=n_boot, seed=seed)
-        rows.append((alpha, shares.mean(), low, high, len(shares)))
-    return pd.DataFrame(rows, columns=["alpha", "value", "low", "high", "n"])
+        effective = float(np.mean([1 / (w @ w) for w in weights]))
+        rows.append((alpha, shares.mean(), low, high, len(shares), effective))
+    return pd.DataFrame(rows, columns=["alpha", "value", "low", "high", "n", "effective"])
 
 
 def _weights(logprobs: np.ndarray, power: float) -> np.ndarray:
@@ -129,21 +125,17 @@ def majority_curve(
     ]
     rows = []
     for k in ks:
-        values = np.array(
-            [
-                np.mean(
-                    [
-                        _winner(*question, k, rng)
-                        for _ in range(draws if k < len(question[0]) else 1)
-                    ]
-                )
-                for question in questions
-                if len(question[0]) >= k
-            ]
-        )
+        enough = [question for question in questions if len(question[0]) >= k]
+        values = np.array([_vote_share(question, k, draws, rng) for question in enough])
         low, high = bootstrap(values, n_boot=n_boot, seed=seed)
         rows.append((k, values.mean(), low, high, len(values)))
     return pd.DataFrame(rows, columns=["k", "value", "low", "high", "n"])
+
+
+def _vote_share(question: tuple, k: int, draws: int, rng) -> float:
+    """The share of `draws` random subsets of k votes that win with a right answer."""
+    times = draws if k < len(question[0]) else 1  # all votes are one subset
+    return float(np.mean([_winner(*question, k, rng) for _ in range(times)]))
 
 
 def _winner(codes: np.ndarray, spoken: np.ndarray, correct: np.ndarray, k: int, rng) -> float:
