@@ -70,3 +70,16 @@ def test_conda_environment_installs_the_lock_and_the_project():
     python = next(x.partition("=")[2] for x in plain if x.startswith("python"))
     assert python in SpecifierSet(PROJECT["requires-python"])
     assert {"pip", "make", "git"} <= set(plain)
+
+
+def test_vllm_is_bounded_and_solved_beside_the_same_packages():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    [vllm] = [Requirement(line) for line in extras["gpu"]]
+    assert "0.1.2" not in vllm.specifier  # what a solver falls back to without a bound
+    pins = dict(line.split("==") for line in lines("gpu.lock"))
+    assert pins["vllm"] in vllm.specifier
+    tested = dict(line.split("==") for line in lines("cpu.lock"))
+    for name in ("torch", "transformers", "trl"):
+        assert pins[name] == tested[name]
