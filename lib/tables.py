@@ -16,17 +16,55 @@ class TableError(ValueError):
     """A table that cannot be used: the message names file, column or row, and what to do."""
 
 
+class DamagedFile(ValueError):
+    """A file of a run that cannot be read: the message names it and says what to do."""
+
+
+def load_json(path: Path | str, mend: str = "remove it, and the next run makes it again"):
+    """What a JSON file of a run holds; raises DamagedFile, also for a number that is not finite."""
+    try:
+        return json.loads(Path(path).read_text(), parse_constant=_refuse_constant)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); {mend}") from None
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is no number of a run")
+
+
+def load_table(path: Path | str) -> pd.DataFrame:
+    """A parquet table of a run; raises DamagedFile, and FileNotFoundError with what to do."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} is missing; run the stage that makes it again")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        reason = " ".join(str(error).split())[:120]
+        mend = "remove it, and the next run makes it again"
+        raise DamagedFile(f"{path} is damaged ({reason}); {mend}") from None
+
+
+# a cell that a spreadsheet would run as a formula, behind the marks that keep it from that
+FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?![\d.]))")
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     # cells are text, so that 007 and 1e5 come out as they went in; "NA" and "None" are answers:
     # only an empty cell is missing
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=str)
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=str)
+    return frame.map(lambda v: v[1:] if _is_formula(v) and v.startswith("'") else v)
+
+
+def _is_formula(value) -> bool:
+    return isinstance(value, str) and FORMULA.match(value) is not None
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
     # a list becomes a JSON list, which `read_answers` reads
     lists = [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()]
     frame = frame.assign(**{c: frame[c].map(json.dumps) for c in lists})
-    frame.to_csv(path, index=False)
+    # a spreadsheet reads a leading quote as: this is text; `_read_csv` takes it off again
+    frame.map(lambda v: f"'{v}" if _is_formula(v) else v).to_csv(path, index=False)
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
@@ -160,7 +198,7 @@ def save_table(frame: pd.DataFrame, path: Path) -> Path:
 def _write_whole(path: Path, write) -> Path:
     """Let `write` fill a temporary file, flush it to disk, and only then give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # no other process has this name
     write(temporary)
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())

@@ -1,6 +1,9 @@
 """A real model behind real HTTP: replies are its own greedy ones; bad requests are refused."""
 
 import json
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -111,3 +114,41 @@ def test_an_error_inside_is_that_request_s_and_the_server_lives_on(server, monke
 
     monkeypatch.undo()
     assert post(server, {"model": "tiny", "messages": chat("Rome"), "max_tokens": 2})[0] == 200
+
+
+def test_a_request_that_nobody_waits_for_is_dropped(server, monkeypatch):
+    started, go_on, sizes = threading.Event(), threading.Event(), []
+
+    def slow(policy, prompts, *options):
+        sizes.append(len(prompts))
+        started.set()
+        go_on.wait(30)
+        yield from decode(policy, prompts, *options)
+
+    monkeypatch.setattr("lib.engine.chat.decode", slow)
+    monkeypatch.setattr("lib.engine.chat.LOOK_SECONDS", 0.05)
+    message = {"role": "user", "content": "where is Rome"}
+    body = {"model": "tiny", "messages": [message], "max_tokens": 2}
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(server.complete, body)
+        assert started.wait(10)
+        host, port = server.http.server_address
+        with socket.create_connection((host, port)) as impatient:
+            text = json.dumps(body).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(text)}\r\n\r\n"
+            impatient.sendall(head.encode() + text)
+            waiting(lambda: server.waiting.qsize() == 1)
+        waiting(lambda: server.waiting.queue[0].dropped)
+        last = pool.submit(server.complete, body)
+        waiting(lambda: server.waiting.qsize() == 2)
+        go_on.set()
+        assert first.result(30)[0] == last.result(30)[0] == 200
+    assert sizes == [1, 1]  # the dropped one was never run
+
+
+def waiting(done) -> None:
+    """Wait until it is done, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -13,6 +13,7 @@ import pytest
 
 from faults.staging import scripted_server
 from lib.config import Judge
+from lib.judge.address import is_loopback
 from lib.judge.cache import ReplyCache
 from lib.judge.client import CallsStopped, Client, cache_key, open_client
 from lib.judge.grading import make_reward
@@ -534,3 +535,26 @@ def test_two_writers_share_a_file(tmp_path):
     assert both.damaged == 0
     first.read()
     assert first.replies["b499"] == "b" * 50
+
+
+def test_a_proxy_of_the_environment_does_not_see_loopback_traffic(serve, monkeypatch):
+    proxy = Server(lambda text, attempt: "from the proxy")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    server, client = serve(lambda text, attempt: "from the judge")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert client.ask(say("a")) == ["from the judge"]
+    assert not proxy.bodies
+    proxy.shutdown()
+    proxy.server_close()
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [("http://localhost:80/v1", True), ("http://127.0.0.9/v1", True), ("http://[::1]:9/v1", True),
+     ("http://judge.example/v1", False), ("http://10.0.0.1/v1", False)],
+)  # fmt: skip
+def test_what_is_loopback(url, here):
+    assert is_loopback(url) == here

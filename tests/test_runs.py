@@ -90,8 +90,10 @@ def test_summary_gathers_stages_in_order(tmp_path):
     assert [(row["stage"], row["name"]) for row in rows] == [
         ("01_data", "accuracy_majority"),
         ("01_data", "seconds_01_data"),
+        ("01_data", "peak_gb_01_data"),
         ("02_dedup", "removed"),
         ("02_dedup", "seconds_02_dedup"),
+        ("02_dedup", "peak_gb_02_dedup"),
     ]
     assert rows[0] == {
         "stage": "01_data",

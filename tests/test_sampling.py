@@ -1,5 +1,7 @@
 """The sampler against plain transformers: tokens, log-probabilities, distribution, resuming."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from lib.engine import decoding, models
 from lib.engine.decoding import choose, decode, uniform_draws
 from lib.engine.families import KeyValueCache
 from lib.engine.models import load_policy, make_policy
-from lib.engine.sampling import greedy, sample, score
+from lib.engine.sampling import Progress, greedy, sample, score
 from lib.prompts import direct, render
 from tests.test_likely import every_answer
 from tests.tiny import CONFIGS, WORDS, tiny_model, tiny_policy, word_tokenizer
@@ -193,6 +195,45 @@ def test_merged_samples_are_distributed_as_independent_ones():
     assert stats.chi2_contingency(pairs).pvalue > 0.01
 
 
+def test_a_temperature_divides_the_logits():
+    torch.manual_seed(0)
+    policy = make_policy(tiny_model(vocabulary=7, spread=0.6, hidden_size=16), word_tokenizer(""))
+    prompt, n = [3, 4, 5], 20_000
+    numbers = np.random.default_rng(11).random((n, 1))
+    [answers] = decode(policy, [prompt], lambda i: numbers, 1, temperature=0.5)
+    counts = pd.Series([tuple(ids) for ids in answers["ids"]]).value_counts().to_dict()
+
+    logits = policy.model(input_ids=torch.tensor([prompt])).logits[0, -1]
+    probs = (logits / 0.5).softmax(-1).tolist()
+    assert p_value(counts, {(i,): p for i, p in enumerate(probs)}, n) > 0.01
+    [token] = answers["ids"][0]
+    assert answers["logprob"][0] == pytest.approx(np.log(probs[token]), abs=1e-5)
+
+
+def test_every_sample_is_reported_when_it_ends(llama):
+    prompts, ended = [[3, 4, 5], [3, 6], [7]], []
+    draws = partial(uniform_draws, 0, n=9, length=6)
+    answers = list(decode(llama, prompts, lambda i: draws(str(i)), 6, rows=8, report=ended.append))
+    assert sum(ended) == 27
+    assert len(ended) >= 6  # told step by step
+    assert sum(len(answer["ids"]) for answer in answers) == 27
+
+
+def test_time_left_is_told_only_when_there_is_an_estimate(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("lib.engine.sampling.time.monotonic", lambda: now[0])
+    progress = Progress("base", 200, 100)
+    for seconds, count in ((10, 1), (20, 1), (30, 8), (60, 40)):
+        now[0] = seconds
+        progress.step(count)
+    progress.end()
+    assert capsys.readouterr().out.splitlines() == [
+        "base: 51% in 20 s",
+        "base: 75% in 60 s, 60 s to go",
+        "base: done in 60 s",
+    ]
+
+
 def test_choose_by_hand():
     probs = torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.5, 1e-30]])
     numbers = np.array([0.05, 0.15, 0.31, 0.999999, np.nan, 0.0, 0.5, 1 - 1e-16])
@@ -209,8 +250,8 @@ def test_an_interrupted_call_goes_on(llama, tmp_path, monkeypatch):
     whole = sample(llama, QUESTIONS, 4, **settings)
     calls = []  # the number of prompts of each
 
-    def broken(policy, prompts, *rest):
-        for i, answers in enumerate(decode(policy, prompts, *rest)):
+    def broken(policy, prompts, *rest, **more):
+        for i, answers in enumerate(decode(policy, prompts, *rest, **more)):
             if i == 3:
                 raise KeyboardInterrupt
             yield answers
@@ -222,9 +263,9 @@ def test_an_interrupted_call_goes_on(llama, tmp_path, monkeypatch):
     assert len(log.read_text().splitlines()) == 3
     log.write_text(log.read_text() + '{"question_id": "q5", "te')  # a torn last line
 
-    def counted(policy, prompts, *rest):
+    def counted(policy, prompts, *rest, **more):
         calls.append(len(prompts))
-        return decode(policy, prompts, *rest)
+        return decode(policy, prompts, *rest, **more)
 
     monkeypatch.setattr(models, "decode", counted)
     resumed = sample(llama, QUESTIONS, 4, path=path, **settings)

@@ -78,3 +78,13 @@ def test_an_unknown_extension_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="a.txt: unknown extension '.txt'; give one of .csv"):
         save_table(pd.DataFrame({"x": [1]}), tmp_path / "new" / "a.txt")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("cell", ["=HYPERLINK(0)", "@x", "'=x", "''@y", "-a", "+b", "\t=x"])
+def test_no_cell_of_a_csv_is_a_formula_and_all_come_out_as_they_went_in(cell, tmp_path):
+    path = tmp_path / "x.csv"
+    save_table(pd.DataFrame({"text": [cell, "plain", "-5", "+1.5", "'quoted'"]}), path)
+    lines = path.read_text().splitlines()
+    assert not any(line.lstrip('"').startswith(("=", "@", "\t", "-a", "+b")) for line in lines)
+    assert lines[2:] == ["plain", "-5", "+1.5", "'quoted'"]
+    assert read_table(path)["text"].tolist() == [cell, "plain", "-5", "+1.5", "'quoted'"]

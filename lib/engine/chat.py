@@ -8,9 +8,12 @@ only; a served judge of a real run is vLLM's business.
 import argparse
 import json
 import queue
+import select
+import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from lib.config import load_profile
@@ -18,6 +21,7 @@ from lib.engine.decoding import decode, finish_reason
 from lib.engine.models import Policy, load_policy
 from lib.prompts import render
 
+LOOK_SECONDS = 0.5  # between two looks whether the client of an open request is still there
 GATHER_SECONDS = 0.02  # that a first request waits for others to share its pass
 REPLY_TOKENS = 256  # of a reply, at most
 
@@ -29,6 +33,7 @@ class ChatRequest:
         self.prompt = prompt  # token ids
         self.max_tokens = max_tokens
         self.done = threading.Event()
+        self.dropped = False  # nobody waits for it any more
         self.text = None
         self.finish = None
         self.tokens = 0  # of the reply
@@ -79,13 +84,15 @@ class ChatServer:
 
             if None in batch:  # stop after this pass
                 self.waiting.put(None)
-            self.run([request for request in batch if request is not None])
+            self.run([one for one in batch if one is not None and not one.dropped])
 
     def run(self, batch: list[ChatRequest]) -> None:
         """Reply to a batch greedily, each as soon as it is ready.
 
         An error goes to the requests that are still open, and the server lives on.
         """
+        if not batch:
+            return
         prompts = [request.prompt for request in batch]
         try:
             longest = max(request.max_tokens for request in batch)
@@ -102,15 +109,23 @@ class ChatServer:
                     request.error = f"{type(error).__name__}: {error}"
                     request.done.set()
 
-    def complete(self, body: dict) -> tuple[int, dict]:
-        """Status and answer of one chat completion request; waits until it is answered."""
+    def complete(
+        self, body: dict, alive: Callable[[], bool] = lambda: True
+    ) -> tuple[int, dict] | None:
+        """Status and answer of one chat completion request; waits until it is answered.
+
+        alive: whether the client still waits; where it does not, the request is dropped (None).
+        """
         if refusal := self.refuse(body):
             return refusal
 
         prompt = render(self.policy.tokenizer, body["messages"])
         request = ChatRequest(prompt, min(body.get("max_tokens") or REPLY_TOKENS, REPLY_TOKENS))
         self.waiting.put(request)
-        request.done.wait()
+        while not request.done.wait(LOOK_SECONDS):
+            if not alive():
+                request.dropped = True
+                return None
         if request.error:
             return 500, error_body(request.error)
 
@@ -196,7 +211,15 @@ class Handler(BaseHTTPRequestHandler):
             body = None
         if not isinstance(body, dict):
             return self.reply(400, error_body("the body is no JSON object"))
-        self.reply(*self.server.chat.complete(body))
+        if answer := self.server.chat.complete(body, self.alive):
+            self.reply(*answer)
+        else:
+            self.close_connection = True
+
+    def alive(self) -> bool:
+        """Whether the client has not hung up."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return not readable or bool(self.connection.recv(1, socket.MSG_PEEK))
 
 
 def main() -> None:

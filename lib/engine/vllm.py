@@ -19,6 +19,7 @@ import openai
 from transformers import AutoTokenizer, GenerationConfig
 
 from lib.engine.decoding import finish_reason
+from lib.judge.address import is_loopback
 from lib.template import fit_tokenizer
 
 PROMPTS_TOGETHER = 64  # handed to vLLM at once: answers come, and are kept, after each batch
@@ -37,7 +38,7 @@ class ServedPolicy:
     stops: frozenset[int]
 
     def completions(
-        self, prompts, keys, n, seed, first, max_new_tokens, rows=None
+        self, prompts, keys, n, seed, first, max_new_tokens, rows=None, temperature=1.0, report=None
     ) -> Iterator[dict]:
         """What Policy.completions of lib.engine.models gives; `rows` is vLLM's own business.
 
@@ -46,8 +47,11 @@ class ServedPolicy:
         """
         seeds = [crc32(f"{seed} {key} {first}".encode()) >> 1 for key in keys]
         run = self._remote if isinstance(self.engine, openai.OpenAI) else self._local
-        for index, answers in run(prompts, seeds, n, max_new_tokens):
+        heat = 0.0 if n is None else temperature
+        for index, answers in run(prompts, seeds, n, max_new_tokens, heat):
             ids = [list(tokens) for tokens, _ in answers]
+            if report:
+                report(len(ids))
             yield {
                 "index": index,
                 "ids": ids,
@@ -55,7 +59,7 @@ class ServedPolicy:
                 "finish": [finish_reason(tokens, self.stops) for tokens in ids],
             }
 
-    def _local(self, prompts, seeds, n, max_new_tokens):
+    def _local(self, prompts, seeds, n, max_new_tokens, heat):
         """(index, answers) of each prompt, an answer being (token ids, logprob)."""
         from vllm import SamplingParams
 
@@ -64,7 +68,7 @@ class ServedPolicy:
             settings = [
                 SamplingParams(
                     n=n or 1,
-                    temperature=0.0 if n is None else 1.0,
+                    temperature=heat,
                     top_p=1.0,
                     top_k=0,
                     seed=seeds[i],
@@ -80,7 +84,7 @@ class ServedPolicy:
             for i, request in zip(part, requests, strict=True):
                 yield i, [(one.token_ids, one.cumulative_logprob) for one in request.outputs]
 
-    def _remote(self, prompts, seeds, n, max_new_tokens):
+    def _remote(self, prompts, seeds, n, max_new_tokens, heat):
         """The same from the server, in the order in which its replies come."""
 
         def ask(i):
@@ -88,7 +92,7 @@ class ServedPolicy:
                 model=self.name,
                 prompt=prompts[i],
                 n=n or 1,
-                temperature=0.0 if n is None else 1.0,
+                temperature=heat,
                 top_p=1.0,
                 max_tokens=max_new_tokens,
                 seed=seeds[i],
@@ -128,7 +132,8 @@ def open_vllm(
 def connect(name: str, base_url: str) -> openai.OpenAI:
     """A client of the server at `base_url`, which serves `name`."""
     key = os.environ.get("OPENAI_API_KEY", "none")
-    client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=5)
+    http = openai.DefaultHttpxClient(trust_env=not is_loopback(base_url))
+    client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=5, http_client=http)
     try:
         known = [model.id for model in client.models.list()]
     except openai.APIConnectionError as error:

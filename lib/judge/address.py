@@ -1,8 +1,10 @@
-"""Where a served judge left its address, so that runs find it."""
+"""Where a served judge left its address, so that runs find it; and which addresses stay here."""
 
+import ipaddress
 import json
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lib.config import ROOT
 
@@ -29,3 +31,12 @@ def served(model: str | None) -> str | None:
     """The address at which `make judge` serves this model now, None where it does not."""
     served_note = running()
     return served_note["base_url"] if served_note and served_note.get("model") == model else None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is of this machine: no proxy of the environment may see its traffic."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False

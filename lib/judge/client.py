@@ -23,7 +23,7 @@ import httpx2  # the openai package's own HTTP library
 from openai import DefaultAsyncHttpxClient
 
 from lib.config import ROOT, Judge
-from lib.judge.address import served
+from lib.judge.address import is_loopback, served
 from lib.judge.cache import ReplyCache
 from lib.judge.protocol import (
     AGAIN,
@@ -209,6 +209,7 @@ class Client:
             },  # a server of one's own may want no key
             timeout=httpx2.Timeout(self.timeout, connect=min(REACH, self.timeout)),
             verify=_certificates(),
+            trust_env=not is_loopback(self.base_url or ADDRESS),
         )
 
     async def _check(self, http) -> None:

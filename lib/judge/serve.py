@@ -109,7 +109,10 @@ def answers(base_url: str, model: str) -> bool:
     import openai
 
     # a key that the user has for another server must not go to this one
-    client = openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=60.0)
+    http = openai.DefaultHttpxClient(trust_env=False)  # it is on this machine
+    client = openai.OpenAI(
+        base_url=base_url, api_key="none", max_retries=0, timeout=60.0, http_client=http
+    )
     try:
         if model not in [one.id for one in client.models.list()]:
             return False

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib.config import BENCHMARKS, Profile
+from lib.config import BENCHMARKS, ROOT, Profile
 from lib.questions.sources import read_benchmark, read_file
 from lib.tables import TableError
 from lib.text import normalise, question_key, unique
@@ -45,7 +45,7 @@ def load_questions(profile: Profile, seed: int = 0) -> pd.DataFrame:
     elif name in BENCHMARKS:
         questions = read_benchmark(name, profile.hub_mirror)
     else:
-        questions = read_file(profile.files[name])
+        questions = read_file(ROOT / profile.files[name])
     questions = group(complete(questions, name))
     return assign_splits(questions, data, seed)
 

@@ -1,0 +1,221 @@
+"""One writer for a folder, children that end with their parents, safe names, damaged files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from lib.config import ROOT, ProfileError, load_profile
+from lib.engine.models import load_policy
+from lib.processes import FolderInUse, PeakMemory, hold, let_go
+from lib.report import numbers
+from lib.runs import SettingsDiffer, Stage, forget, open_stage
+from lib.tables import DamagedFile, load_json
+from lib.training.apart import read_lines, run_and_print
+from tests.tiny import WORDS, tiny_policy, word_tokenizer
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from lib.processes import hold
+hold(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def start(code: str, *arguments) -> subprocess.Popen:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline()
+    return process
+
+
+def test_a_second_writer_is_told_who_the_first_is(tmp_path):
+    owner = start(HOLDER, tmp_path)
+    with pytest.raises(
+        FolderInUse, match=rf"process {owner.pid} on .* since 20\d\d-.*; wait, stop"
+    ):
+        hold(tmp_path)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    hold(tmp_path)  # the lock of the dead is free
+    hold(tmp_path)
+    assert json.loads((tmp_path / "lock.json").read_text())["process"] == os.getpid()
+    let_go(tmp_path)
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_an_unfinished_stage_is_locked_and_a_finished_one_is_not(tmp_path):
+    stage = Stage(tmp_path, "04_grpo", {})
+    assert (stage.folder / "lock.json").exists()
+    stage.finish([])
+    assert not (stage.folder / "lock.json").exists()
+    Stage(tmp_path, "04_grpo", {})
+    assert not (stage.folder / "lock.json").exists()
+    rows = {row["name"]: row["value"] for row in json.loads(stage.path("summary.json").read_text())}
+    assert 0.01 < rows["peak_gb_04_grpo"] < 100
+
+
+GRANDCHILD = """
+import sys, time
+from lib.processes import end_with_parent
+end_with_parent(0.1)
+open(sys.argv[1], "w").write(str(__import__("os").getpid()))
+time.sleep(60)
+"""
+PARENT_CODE = """
+import sys
+from lib.training.apart import run_and_print
+print("up", flush=True)
+run_and_print([sys.executable, "-c", sys.argv[1], sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_training_ends_with_the_process_that_it_works_for(how, tmp_path):
+    note = tmp_path / "pid"
+    parent = start(PARENT_CODE, GRANDCHILD, note)
+    end = time.monotonic() + 30
+    while not (note.exists() and note.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    child = psutil.Process(int(note.read_text()))
+    parent.send_signal(how)
+    parent.wait()
+    gone, alive = psutil.wait_procs([child], timeout=10)
+    assert not alive
+
+
+def test_a_training_without_such_a_process_goes_on(tmp_path):
+    code, lines = run_and_print([sys.executable, "-c", "print('fine')"])
+    assert (code, lines) == (0, ["fine"])
+
+
+def test_peak_memory_counts_children():
+    watch = PeakMemory(every=60)
+    before = watch.look()
+    child = start("x = b'x' * (300 << 20); print('up', flush=True); input()")
+    assert watch.look() > before + 0.25
+    child.kill()
+    child.wait()
+    assert watch.look() > before + 0.25  # a peak stays
+
+
+@pytest.mark.parametrize("run", ["../laptop", "laptop/../laptop", "", ".laptop"])
+def test_a_run_s_name_leads_nowhere_else(run):
+    with pytest.raises(ProfileError, match="unknown profile"):
+        load_profile(run)
+
+
+def made(folder: Path) -> Path:
+    stage = folder / "m" / "d" / "seed0" / "01_data"
+    stage.mkdir(parents=True)
+    (stage / "settings.json").write_text("{}")
+    return folder
+
+
+def test_only_what_a_run_has_made_is_removed(tmp_path):
+    forget(tmp_path / "nothing")
+    forget(made(tmp_path / "smoke"))
+    assert not (tmp_path / "smoke").exists()
+    for strange in ("note.txt", "m/note.txt", "m/d/other/x", "m/d/seed0/thesis.tex"):
+        folder = made(tmp_path / "mine")
+        (folder / strange).parent.mkdir(parents=True, exist_ok=True)
+        (folder / strange).write_text("mine")
+        with pytest.raises(ValueError, match="is not removed: no run has made"):
+            forget(folder)
+        assert (folder / strange).read_text() == "mine"
+        (folder / strange).unlink()
+        if strange == "m/d/other/x":
+            (folder / "m/d/other").rmdir()
+        forget(folder)
+
+
+BAD = ["OUTPUTS=/x/my out", "OUTPUTS=", "OUTPUTS=a'b", "OUTPUTS=a;touch pwned", "RUN=../laptop",
+       "MODEL=a b", "DATASET=../../x", "SEED=1x", "SEED=-1", "SEEDS="]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", BAD)
+def test_make_refuses_what_no_shell_should_see(word, tmp_path):
+    command = ["make", "-f", str(ROOT / "Makefile"), "smoke", word, f"PY={sys.executable}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    name = word.partition("=")[0]
+    assert done.stderr.count("\n") == 1
+    assert f"{name}='" in done.stderr
+    assert "cannot be used" in done.stderr
+    assert not (ROOT / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["settings.json", "seconds.json", "summary.json", "t.parquet"])
+def test_a_damaged_file_is_named_with_what_to_do(name, tmp_path):
+    stage = Stage(tmp_path, "04_grpo", {"seed": 0})
+    stage.table("t", lambda: pd.DataFrame({"a": [1, 2]}))
+    stage.finish([])
+    path = stage.path(name)
+    path.write_bytes(path.read_bytes()[:-4])  # torn
+    said = rf"{name} is damaged \(.*\); remove "
+    with pytest.raises(DamagedFile, match=said):
+        again = Stage(tmp_path, "04_grpo", {"seed": 0})
+        again.seconds("total")
+        again.table("t", lambda: pd.DataFrame())
+        load_json(path)
+
+
+def test_infinity_is_no_number_of_a_run(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": Infinity}')
+    with pytest.raises(DamagedFile, match="Infinity is no number"):
+        load_json(tmp_path / "x.json")
+
+
+def test_a_damaged_log_is_named_by_its_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n{"ste')
+    with pytest.raises(DamagedFile, match="log.jsonl is damaged at line 2"):
+        read_lines(path)
+    path.write_text('{"step": 1}\n{"ste')  # a torn last line is what a kill leaves
+    assert read_lines(path) == [{"step": 1}]
+
+
+def test_weights_that_are_torn_or_not_finite_are_refused(tmp_path):
+    policy, folder = tiny_policy(word_tokenizer(WORDS)), tmp_path / "sft" / "best"
+    profile = load_profile("laptop")
+    policy.tokenizer.save_pretrained(folder)
+    policy.model.model.norm.weight.data[0] = float("nan")
+    policy.model.save_pretrained(folder)
+    with pytest.raises(DamagedFile, match="damaged weights .some are not finite.; remove .*sft to"):
+        load_policy(profile, folder)
+
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(DamagedFile, match="damaged weights"):
+        load_policy(profile, folder)
+
+
+def test_stages_of_other_code_are_told(tmp_path, monkeypatch):
+    Stage(tmp_path, "04_grpo", {}).finish([])
+    assert "other code" not in numbers(tmp_path)
+    monkeypatch.setattr("lib.report.code_digest", lambda: "another")
+    assert f"{tmp_path / '04_grpo'} was made by other code; remove it" in numbers(tmp_path)
+
+
+def test_an_edited_file_of_questions_is_noticed(tmp_path, monkeypatch):
+    path = tmp_path / "mine.csv"
+    path.write_text("question,answers\nwhere is Rome,Italy\n")
+    base = load_profile("smoke")
+    profile = base.model_copy(update={"dataset": "mine", "files": {"mine": str(path)}})
+    monkeypatch.setattr("lib.config.load_profile", lambda *given: profile)
+    monkeypatch.setenv("OUTPUTS", str(tmp_path / "out"))
+    opened = ("01_data", "smoke", None, "mine", 0, ("data", "files"))
+    open_stage(*opened)
+    open_stage(*opened)
+    path.write_text("question,answers\nwhere is Rome,France\n")
+    with pytest.raises(SettingsDiffer, match="`file` is"):
+        open_stage(*opened)
