@@ -6,6 +6,7 @@ from scipy.special import gammaln
 from scipy.stats import binomtest, norm
 
 LEVEL = 0.95
+POWER = 0.8  # the chance to see the smallest gain that is called visible
 
 
 def wilson(k, n, level: float = LEVEL):
@@ -92,6 +93,34 @@ def gain(before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 2000, seed: in
     low, high = bootstrap(change, n_boot=n_boot, seed=seed)
     p = mcnemar(both["before"], both["after"])
     return {"value": value, "low": low, "high": high, "n": len(change), "p": p}
+
+
+def smallest_visible_gain(before: pd.DataFrame, after: pd.DataFrame, power: float = POWER) -> dict:
+    """The smallest gain that this many questions would have shown: value, discordant, n.
+
+    A two-sided McNemar test at 5 % sees a true gain of `value` with the chance `power`, when as
+    many questions change sides (`discordant`, a share) as did here. Connor 1987 (Biometrics 43,
+    207).
+    """
+    both = pair(before, after)
+    n = len(both)
+    discordant = float((both["before"] != both["after"]).mean()) if n else np.nan
+    if not n or discordant == 0:
+        return {"value": np.nan, "discordant": discordant, "n": n}
+
+    alpha, beta = norm.ppf(0.5 + LEVEL / 2), norm.ppf(power)
+
+    def chance_is_enough(change: float) -> bool:
+        spread = np.sqrt(max(discordant - change**2, 0.0))
+        return change * np.sqrt(n) >= alpha * np.sqrt(discordant) + beta * spread
+
+    low, high = 0.0, discordant
+    if not chance_is_enough(high):
+        return {"value": np.nan, "discordant": discordant, "n": n}
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if chance_is_enough(middle) else (middle, high)
+    return {"value": high, "discordant": discordant, "n": n}
 
 
 def mcnemar(before, after) -> float:
