@@ -258,9 +258,9 @@ class Bench:
             "micro_batch": GROUPS * N,
             "beta": beta,
         }
-        profile = self.profile.model_copy(
-            update={"grpo": self.profile.grpo.model_copy(update=settings)}
-        )
+        sampling = self.profile.sampling.model_copy(update={"rollout_tokens": LENGTH})
+        grpo_settings = self.profile.grpo.model_copy(update=settings)
+        profile = self.profile.model_copy(update={"grpo": grpo_settings, "sampling": sampling})
         arguments = grpo.arguments(profile, steps, Path("/nonexistent"), seed=0)
         arguments.save_strategy = "no"
         rows = [{"prompt": direct(q)} for q in self.questions["question"][:GROUPS]] * steps

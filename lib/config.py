@@ -20,6 +20,8 @@ ATLAS_RELATIONS = (
     "element_discoverer", "element_year", "airport_city", "airport_country", "player_birth_year",
 )  # fmt: skip
 
+SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a run, a model or a data set: it becomes a folder
+
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ProperFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -107,11 +109,16 @@ class Judge(Section):
 class Sampling(Section):
     """How many answers are drawn, how long they may be, and which backend draws them."""
 
-    max_new_tokens: Count
+    max_new_tokens: Count  # of every answer that is compared
+    rollout_tokens: Count  # of the answers that are learnt from
+    questions: Count | None = None  # test questions that are sampled, drawn at random; None: all
     train_samples: Count
     test_samples: Count
-    votes: Count
     cot_new_tokens: Count
+    shots: Count = 4  # examples in the few-shot prompt
+    checked: Count = 4  # answers of a question that the policy itself calls true or false
+    temperatures: list[Positive] = [0.25, 0.5, 0.75]  # beside 1
+    temperature_samples: Count = 8
     rows: Count
     likely_questions: Count  # questions whose likeliest answers are enumerated
     likely_nodes: Count  # prefixes that are run for each of them
@@ -157,11 +164,24 @@ class Grpo(Training):
 
 
 class Tuning(Training):
-    """SFT, RFT and DPO; only DPO has a `beta`."""
+    """SFT, RFT and DPO, which take as many steps as GRPO; only DPO has a `beta`."""
 
-    epochs: Positive
     samples_per_question: Count = 1
     beta: Positive | None = None
+
+
+class Search(Section):
+    """Learning rates that every trained method tries; the best one on validation is taken."""
+
+    learning_rates: Annotated[list[Positive], Field(min_length=1)]
+    steps: Count  # of each trial
+
+
+class Controls(Section):
+    """Short trainings that tell form, contrast and fresh samples apart."""
+
+    steps: Count  # of each; compared with GRPO at the same step
+    start_questions: Count  # of relations that the run does not ask: they teach bare answers
 
 
 class Attribution(Section):
@@ -169,8 +189,7 @@ class Attribution(Section):
 
     steps: Count
     strata: dict[str, tuple[Fraction, Fraction]]
-    random_subsets: Count = 1
-    leave_out: bool = False
+    random_subsets: Count = 3
 
 
 class Hacking(Section):
@@ -217,6 +236,9 @@ class Profile(Section):
     rft: Tuning
     dpo: Tuning
     grpo: Grpo
+    search: Search | None = None  # None: each section's own learning rate
+    controls: Controls | None = None  # None leaves them out
+    training_seeds: Count = 1  # of GRPO, SFT and RFT, on the same questions
     attribution: Attribution
     audit: Audit
     bootstrap: Annotated[int, Field(ge=100)] = 2000
@@ -224,7 +246,7 @@ class Profile(Section):
     @field_validator("files", "models")
     @classmethod
     def plain_names(cls, names):
-        bad = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)]
+        bad = [name for name in names if not re.fullmatch(SAFE_NAME, name)]
         if bad:
             rule = "a name becomes a folder; use letters, digits, dot, dash, underscore"
             raise ValueError(f"{bad}: {rule}")
@@ -235,11 +257,11 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
     """The checked settings of `profiles/<run>.yaml`; `model` and `dataset` replace its own.
 
     Raises ProfileError with file, key and allowed values for an unknown run, key, model or dataset,
-    a value of the wrong type or an impossible one. The environment variable HUB_MIRROR overrides
-    `hub_mirror`.
+    a value of the wrong type or an impossible one. The environment variables HUB_MIRROR and SEEDS
+    override `hub_mirror` and `training_seeds`.
     """
     path = PROFILES / f"{run}.yaml"
-    if not path.is_file():
+    if not re.fullmatch(SAFE_NAME, run) or not path.is_file():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise ProfileError(f"unknown profile {run!r}; allowed: {known} (files in {PROFILES})")
 
@@ -247,6 +269,8 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
     values |= {k: v for k, v in (("model", model), ("dataset", dataset)) if v is not None}
     if os.environ.get("HUB_MIRROR"):
         values["hub_mirror"] = os.environ["HUB_MIRROR"]
+    if os.environ.get("SEEDS"):
+        values["training_seeds"] = os.environ["SEEDS"]
 
     try:
         profile = Profile(**values)

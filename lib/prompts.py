@@ -1,12 +1,14 @@
 """The exact texts of the direct and the chain-of-thought prompt, and how they become token ids."""
 
 import re
+from collections.abc import Callable
 
 from lib.template import TemplateError, fit
 
 # The paper's wording is unknown [?]. The direct prompt keeps its rule in the system message, so
 # that one prefix serves every question.
 DIRECT_RULE = "Answer the question with a short answer only. Do not explain."
+TRUE_RULE = "Say whether the proposed answer to the question is true. Say True or False only."
 CHAIN_OF_THOUGHT_RULE = (
     "Think about the question step by step in one or two sentences. "
     "Then give the final answer on a new line that starts with 'Answer:'."
@@ -23,6 +25,34 @@ def chain_of_thought(question: str) -> list[dict]:
     """The chain-of-thought prompt of a question, as chat messages."""
     rule = {"role": "system", "content": CHAIN_OF_THOUGHT_RULE}
     return [rule, {"role": "user", "content": question}]
+
+
+def few_shot(examples: dict[str, list[tuple[str, str]]]) -> Callable[[str], list[dict]]:
+    """The direct prompt after some answered questions, as turns of the same chat.
+
+    examples: for each question the (question, answer) pairs that go before it.
+    """
+
+    def prompt(question: str) -> list[dict]:
+        rule, asked = direct(question)
+        turns = [
+            {"role": role, "content": text}
+            for pair in examples[question]
+            for role, text in zip(("user", "assistant"), pair, strict=True)
+        ]
+        return [rule, *turns, asked]
+
+    return prompt
+
+
+def true_or_false(case: str) -> list[dict]:
+    """The prompt that asks a policy whether a proposed answer is true, as chat messages."""
+    return [{"role": "system", "content": TRUE_RULE}, {"role": "user", "content": case}]
+
+
+def proposed(question: str, answer: str) -> str:
+    """A question with an answer to it, for `true_or_false`."""
+    return f"Question: {question}\nProposed answer: {answer}\nIs the proposed answer true?"
 
 
 def cot_answer(text: str) -> str | None:

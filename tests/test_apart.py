@@ -40,16 +40,16 @@ def test_steps_come_from_epochs():
 
 
 def test_the_launcher_is_honoured_and_failure_is_told(tmp_path, capsys):
-    module = "lib.training.baselines"
+    module = "lib.training.arms"
     sft, rft = {"sft": tmp_path / "sft"}, {"rft": tmp_path / "rft"}
     told = rf"code 0, \['sft'\] not whole: launched -m {module} sft --run tiny --seed 3"
     with pytest.raises(RuntimeError, match=told):
-        train_apart(module, sft, "tiny", seed=3, launch="echo launched")
+        train_apart(sft, "tiny", seed=3, launch="echo launched")
     assert "launched" in capsys.readouterr().out
 
     (tmp_path / "rft").mkdir()
     (tmp_path / "rft" / "budget.json").write_text('{"steps": 2}')
     # nothing is started where all is finished
-    assert train_apart(module, rft, "tiny", launch="false") == [{"steps": 2}]
+    assert train_apart(rft, "tiny", launch="false") == [{"steps": 2}]
     with pytest.raises(RuntimeError, match="code 1"):
-        train_apart(module, rft | sft, "tiny", launch="false")
+        train_apart(rft | sft, "tiny", launch="false")

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.study.attribution import against, first_hits, gain_shares, make_subsets, trace
+from lib.study.attribution import (
+    against,
+    first_hits,
+    gain_shares,
+    make_subsets,
+    pooled,
+    trace,
+)
 from lib.study.redistribution import accessibility
 
 
@@ -29,18 +36,19 @@ def grades(correct: list, ids=None) -> pd.DataFrame:
 
 def test_subsets_have_one_size_and_their_own_questions():
     frame = access({"zero": 30, "low": 12, "middle": 20})
-    subsets = make_subsets(frame, random_subsets=2, leave_out=True, seed=0)
+    subsets = make_subsets(frame, random_subsets=2, seed=0)
     strata = ["zero", "low", "middle"]
-    names = [*strata, *(f"not_{stratum}" for stratum in strata), "random", "random_2"]
-    assert subsets.groupby("subset").size().to_dict() == dict.fromkeys(names, 12)
+    whole = {"zero": 30, "low": 12, "middle": 20, "not_zero": 32, "not_low": 50, "not_middle": 42}
+    matched = dict.fromkeys(["zero_matched", "middle_matched", "random", "random_2"], 12)
+    assert subsets.groupby("subset").size().to_dict() == whole | matched
     by_name = subsets.groupby("subset")["question_id"].agg(set)
     assert not subsets.duplicated().any()
     for stratum in strata:
         assert all(q.startswith(stratum) for q in by_name[stratum])
         assert not any(q.startswith(stratum) for q in by_name[f"not_{stratum}"])
     assert by_name["random"] != by_name["random_2"]
-    pd.testing.assert_frame_equal(subsets, make_subsets(frame, 2, True, 0))
-    assert not subsets.equals(make_subsets(frame, 2, True, 1))
+    pd.testing.assert_frame_equal(subsets, make_subsets(frame, 2, 0))
+    assert not subsets.equals(make_subsets(frame, 2, 1))
 
 
 def test_shares_of_the_gain_by_hand():
@@ -61,12 +69,12 @@ def test_a_share_of_no_gain_has_no_interval():
 
 def test_difference_against_a_reference_is_paired():
     random, zero = grades([0] * 20 + [1] * 20), grades([1] * 40)
-    row = against(random, {"zero": zero}, n_boot=500).iloc[0]
+    row = against({"zero": (zero, random)}, n_boot=500).iloc[0]
     assert row["value"] == 0.5
     assert row["low"] > 0
     assert row["p"] < 0.01
     assert row["n"] == 40
-    same = against(random, {"same": random}, n_boot=500).iloc[0]
+    same = against({"same": (random, random)}, n_boot=500).iloc[0]
     assert same["value"] == same["low"] == same["high"] == 0
     assert same["p"] == 1
 
@@ -85,11 +93,28 @@ def test_trace_counts_draws_hits_and_the_first_hit():
     assert "middle0" not in traced.index
 
 
+def test_pooled_references_count_each_policy_alike():
+    one, two = grades([0, 1, 1]), grades([0, 0, 1])
+    assert pooled([one, two])["correct"].tolist() == [0, 0.5, 1]
+    row = against({"x": (grades([1, 1, 1]), pooled([one, two]))}, n_boot=100).iloc[0]
+    assert row["value"] == 0.5
+
+
 def test_first_hits_against_luck():
-    hits = first_hits(ROLLOUTS, access({"zero": 2, "low": 1, "middle": 1})).set_index("step")
+    # zero0 is right at its seventh fresh sample, zero1 never
+    again = [("zero0", 10 + i, i == 6) for i in range(10)]
+    again += [("zero1", 10 + i, False) for i in range(10)]
+    again = pd.DataFrame(again, columns=["question_id", "sample", "correct"])
+    frame = first_hits(ROLLOUTS, access({"zero": 2, "low": 1, "middle": 1}), again)
+    by_who = {who: rows.set_index("step") for who, rows in frame.groupby("who")}
+    hits = by_who["trained"]
     assert hits["value"].tolist() == [0, 0.5, 0.5]
     assert hits["n"].tolist() == [1, 2, 2]
+    # five draws of zero0 by step 1 do not reach the seventh, ten by step 2 do
+    assert by_who["resampled"]["value"].tolist() == [0, 0.5, 0.5]
     # after 0 of 10 samples a uniform prior is Beta(1, 11): 5 more draws all miss with 11 / 16,
     # 10 more with 11 / 21
-    assert hits["expected"].tolist() == pytest.approx([5 / 16, (10 / 21 + 5 / 16) / 2, 10 / 21])
+    assert by_who["prior"]["value"].tolist() == pytest.approx(
+        [5 / 16, (10 / 21 + 5 / 16) / 2, 10 / 21]
+    )
     assert ((hits["low"] <= hits["value"]) & (hits["value"] <= hits["high"])).all()

@@ -41,7 +41,7 @@ def test_four_profiles_are_shipped_and_sound():
         profile = load_profile(name)
         for source in profile.models.values():
             assert source == "wheel" or locate(source)[1]
-        assert profile.sampling.votes <= 2 * profile.sampling.test_samples
+        assert profile.sampling.rollout_tokens <= profile.sampling.max_new_tokens
         assert profile.grpo.steps is None or profile.attribution.steps <= profile.grpo.steps
 
 

@@ -36,7 +36,10 @@ def test_a_collapse_stops_the_training(watch):
 
 def test_kl_is_of_the_drawn_answer(watch, tokenizer):
     policy = tiny_policy(tokenizer, spread=0.2)
-    watch.trainer = SimpleNamespace(whole_model=lambda: policy.model, processing_class=tokenizer)
+    accelerator = SimpleNamespace(unwrap_model=lambda model: model)
+    watch.trainer = SimpleNamespace(
+        model=policy.model, accelerator=accelerator, processing_class=tokenizer
+    )
     watch.reference = policy
     assert watch.measure()["kl"] == pytest.approx(0, abs=1e-5)
 

@@ -11,16 +11,18 @@ import pytest
 from IPython.core.formatters import PNGFormatter
 from PIL import Image
 
-from lib.figures.accuracy import plot_accuracy, plot_finding, plot_training_curves
+from lib.figures.accuracy import plot_accuracy, plot_finding, plot_split, plot_training_curves
 from lib.figures.attribution import plot_first_hits, plot_gain_shares
 from lib.figures.data import plot_data, plot_dedup
 from lib.figures.judge import plot_hacking, plot_judges
 from lib.figures.redistribution import (
     plot_accessibility_strata,
-    plot_bounds,
+    plot_difference,
+    plot_learnt,
     plot_mass_shift,
     plot_pass_at_k,
     plot_power,
+    plot_ranks,
     plot_repair_damage,
     plot_resampling,
     plot_seen_mass,
@@ -60,14 +62,25 @@ FLIPS = estimates(
     stratum=np.repeat(list(STRATUM), 2),
     value=np.linspace(0.1, 0.9, 8),
 )
+DIFFERENCE = estimates(
+    who=np.repeat(["control", "grpo", "sft", "rft"], 2), k=[1, 2] * 4, value=np.linspace(0, 0.2, 8)
+)
+RANKED = estimates(
+    who=np.repeat(["control", "grpo", "sft", "rft"], 2), rank=["1", "unseen"] * 4, value=[0.4] * 8
+)
+LEARNT = estimates(
+    who=["base", "grpo"] * 4, split=np.repeat(["training", "held out"], 4),
+    stratum=np.repeat(["zero", "high"], 2).tolist() * 2, value=np.linspace(0.1, 0.9, 8),
+)  # fmt: skip
+SPLIT = estimates(
+    by=np.repeat(["reward for form", "bare-form start"], 3),
+    part=["total", "form", "recall"] * 2,
+    value=np.linspace(0.1, 0.3, 6),
+)
 AGAIN = estimates(
     who=["control", "after", "expected"] * 4, measure=(["accuracy"] * 3 + ["hit"] * 3) * 2,
     stratum=["zero"] * 6 + ["low"] * 6, value=np.linspace(0.1, 0.9, 12),
 )  # fmt: skip
-BOUNDS = pd.DataFrame({
-    "when": ["before"] * 3 + ["after"] * 3, "share": [0, 0.2, 0.5] * 2, "low": [0, 0.1, 0.4] * 2,
-    "high": [0.1, 0.3, 0.6] * 2, "lower": [0.01, 0.1, 0.3] * 2, "upper": [0.8, 0.9, 0.7] * 2,
-})  # fmt: skip
 SHIFT = estimates(kind=["gold", "right", "wrong", "after"], value=[-1.0, 2.0, -3.0, 4.0])
 SEEN = estimates(
     who=["control"] * 4 + ["after"] * 4, correct=[True, True, False, False] * 2,
@@ -82,7 +95,9 @@ LOG = pd.DataFrame({
     "heldout_accuracy_low": 0.3, "heldout_accuracy_high": 0.5, "kl": STEPS / 50,
     "entropy": 1 / STEPS, "length": 10 - STEPS / 2, "signal_share": 0.5,
 })  # fmt: skip
-HITS = estimates(step=[1, 2, 3], value=[0.1, 0.2, 0.4]).assign(expected=[0.1, 0.15, 0.2])
+HITS = estimates(step=[1, 2, 3] * 3, value=[0.1, 0.2, 0.4] * 3).assign(
+    who=["trained"] * 3 + ["resampled"] * 3 + ["prior"] * 3
+)
 RATES = estimates(
     source=["known", "labelled"] * 6, judge=np.repeat(["exact", "alias"], 6),
     measure=np.repeat(["false_positive", "false_negative", "kappa"] * 2, 2),
@@ -120,8 +135,11 @@ PLOTS = {
     "power": (lambda ax: plot_power(POWER, ax), {}, POWER),
     "pass_at_k": (lambda ax: plot_pass_at_k(CURVES, ax, GREEDY), {}, CURVES),
     "strata": (lambda ax: plot_accessibility_strata(STRATA, ax), {}, STRATA),
-    "bounds": (lambda ax: plot_bounds(BOUNDS, ax), {"columns": 2}, BOUNDS),
-    "flips": (lambda ax: plot_repair_damage(FLIPS, ax, FLIPS), {"columns": 2}, FLIPS),
+    "flips": (lambda ax: plot_repair_damage(FLIPS, ax), {"columns": 2}, FLIPS),
+    "difference": (lambda ax: plot_difference(DIFFERENCE, ax), {}, DIFFERENCE),
+    "ranks": (lambda ax: plot_ranks(RANKED, ax), {}, RANKED),
+    "learnt": (lambda ax: plot_learnt(LEARNT, ax), {"columns": 2}, LEARNT),
+    "split": (lambda ax: plot_split(SPLIT, ax), {}, SPLIT),
     "resampling": (lambda ax: plot_resampling(AGAIN, ax), {"columns": 2}, AGAIN),
     "shift": (lambda ax: plot_mass_shift(SHIFT, ax), {}, SHIFT),
     "seen": (lambda ax: plot_seen_mass(SEEN, ax), {}, SEEN),

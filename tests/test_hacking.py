@@ -62,7 +62,7 @@ def profile():
     small = profile.audit.hacking.model_copy(update=sizes)
     changes = {
         "audit": profile.audit.model_copy(update={"hacking": small}),
-        "sampling": profile.sampling.model_copy(update={"max_new_tokens": 2}),
+        "sampling": profile.sampling.model_copy(update={"max_new_tokens": 2, "rollout_tokens": 2}),
     }
     return profile.model_copy(update=changes)
 

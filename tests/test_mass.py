@@ -148,3 +148,23 @@ def test_repaired_from_tells_wrong_facts_from_format():
     none = mass.repaired_from(texts, before, before, EVERY).set_index(["who", "measure"])
     assert none.loc[("repaired", "cut"), "n"] == 0
     assert np.isnan(none.loc[("repaired", "cut"), "value"])
+
+
+def test_own_sentences_differ_in_the_name_alone():
+    rows = {"a": [("Lyon is in Spain.", False), ("Lyon is in Spain.", False), ("France", True)]}
+    samples, grades = sampled(rows)
+    own = mass.own_sentences(EVERY, samples, grades).set_index("kind")["answer"]
+    assert own.to_dict() == {"own_rival": "Lyon is in Spain.", "own_gold": "Lyon is in France."}
+
+
+def test_gold_gains_on_its_rival_in_pairs():
+    texts = pd.DataFrame({"question_id": ["a", "a"], "kind": ["own_gold", "own_rival"],
+                          "answer": ["g", "r"]})  # fmt: skip
+
+    def scores(gold, rival):
+        rows = {"question_id": ["a", "a"], "answer": ["g", "r"], "logprob": [gold, rival]}
+        return pd.DataFrame(rows)
+
+    both = {"before": scores(-3.0, -1.0), "after": scores(-2.5, -2.0)}
+    table = mass.gold_over_rival(texts, both)
+    assert table[["who", "value", "n"]].values.tolist() == [["after", 1.5, 1]]

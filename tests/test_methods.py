@@ -2,9 +2,15 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from lib.metrics import mcnemar
-from lib.study.methods import by_relation, compare_methods, smallest_visible_gain
+from lib.metrics import mcnemar, smallest_visible_gain
+from lib.study.methods import (
+    by_relation,
+    compare_methods,
+    gain_over_seeds,
+    split_gain,
+)
 
 
 def graded(verdicts) -> pd.DataFrame:
@@ -26,6 +32,29 @@ def test_each_against_base_and_grpo_against_each():
     ]  # fmt: skip
     assert table["value"].tolist() == [0.25, 0.5, 0.25]
     assert (table["holm"] >= table["p"]).all()
+
+
+def test_a_gain_is_the_sum_of_form_and_recall():
+    parts = split_gain(GRADES["base"], GRADES["sft"], GRADES["grpo"]).set_index("part")["value"]
+    assert parts["total"] == parts["form"] + parts["recall"] == 0.5
+
+
+def test_a_question_that_one_policy_has_no_verdict_for_counts_in_no_part():
+    form = graded([True, None, False, False])
+    parts = split_gain(GRADES["base"], form, GRADES["grpo"]).set_index("part")
+    assert parts["n"].tolist() == [3, 3, 3]
+    assert parts.loc["total", "value"] == pytest.approx(1 / 3)
+
+
+def test_seeds_widen_the_interval():
+    rng = np.random.default_rng(0)
+    base = graded([False] * 400)
+    lucky, unlucky = (graded(list(rng.random(400) < share)) for share in (0.6, 0.2))
+    one = gain_over_seeds([base], [lucky], n_boot=500)
+    two = gain_over_seeds([base], [lucky, unlucky], n_boot=500)
+    assert two["value"] == pytest.approx(np.mean(two["each"]))
+    assert (one["seeds"], two["seeds"], two["n"]) == (1, 2, 400)
+    assert two["high"] - two["low"] > 3 * (one["high"] - one["low"])
 
 
 def test_gains_by_relation():

@@ -12,6 +12,7 @@ from lib.prompts import (
     chain_of_thought,
     cot_answer,
     direct,
+    few_shot,
     render,
 )
 from tests.tiny import WORDS, tiny_model, tiny_policy, word_tokenizer
@@ -129,3 +130,12 @@ def test_the_small_model_s_prompt():
         "<|im_start|>user\nWhere is Lima?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+def test_few_shot_examples_come_before_the_question():
+    prompt = few_shot({"where is Rome": [("where is Lima", "Peru")]})
+    turns = [(turn["role"], turn["content"]) for turn in prompt("where is Rome")]
+    assert turns == [
+        ("system", DIRECT_RULE), ("user", "where is Lima"), ("assistant", "Peru"),
+        ("user", "where is Rome"),
+    ]  # fmt: skip

@@ -6,14 +6,19 @@ from lib.study.plan import SIGNAL, work
 
 def test_counts_are_those_of_the_profile():
     profile = load_profile("laptop")
-    table = work(profile, {"train": 320, "validation": 64, "test": 128}).set_index("what")
-    assert table.loc["samples before RL", "samples"] == 320 * 16 + 128 * 128
-    assert table.loc["greedy answers and chain of thought", "samples"] == 128 * (4 + 64 // 16)
-    assert table.loc["18 steps", ["samples", "groups"]].tolist() == [18 * 32 * 5, 18 * 32 * SIGNAL]
-    assert table.loc["4 evaluations", "samples"] == 4 * 64 + 128
-    assert table.loc["samples after RL", "samples"] == 128 * 64
-    assert table.loc["4 subsets, 6 steps each", "samples"] == 4 * 6 * 32 * 5
-    assert table.loc["likeliest answers", "prefixes"] == 2 * 32 * 256
+    table = work(profile, {"train": 280, "validation": 256, "test": 1000}).set_index("what")
+    before = 280 * 16 + 128 * (64 + 3 * 8)
+    assert table.loc["samples before RL", "samples"] == before
+    # five policies and a thought as long as an answer; three methods, each evaluated five times
+    greedy = 1000 * (5 + 1) + 3 * 5 * 256
+    assert table.loc["greedy answers and chain of thought", "samples"] == greedy
+    groups = 42 * 16
+    counts = table.loc["42 steps with the search", ["samples", "groups"]].tolist()
+    assert counts == [groups * 5, groups * SIGNAL]
+    assert table.loc["6 evaluations", "samples"] == 6 * 256 + 1000
+    assert table.loc["samples of GRPO, SFT and RFT", "samples"] == 3 * 128 * 32
+    assert table.loc["13 subsets, 6 steps each", "samples"] == 13 * 6 * 16 * 5
+    assert table.loc["likeliest answers", "prefixes"] == 32 * 128
     hacking = table.loc["8 steps without and with guards", ["samples", "groups"]]
     assert hacking.tolist() == [640, 128 * SIGNAL]
 

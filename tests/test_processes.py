@@ -22,7 +22,7 @@ from lib.config import PROFILES, load_profile
 from lib.engine.trie import share_prefixes
 from lib.training.apart import read_log, read_rollouts
 from lib.training.trainer import SharedPrefixGRPO
-from lib.training.weights import sharded
+from lib.training.weights import sharded, whole_model
 from tests.tiny import tiny_model
 
 OPTIONS = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -92,7 +92,7 @@ def one_of_two(rank: int, address: str) -> None:
     trainer.model = model
     trainer.args = SimpleNamespace(bf16=False)
     trainer.accelerator = SimpleNamespace(unwrap_model=lambda m: m, device=torch.device("cpu"))
-    whole = trainer.whole_model()
+    whole = whole_model(trainer)
     for (name, mine), theirs in zip(whole.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.config import Data, load_profile
-from lib.questions.atlas import allot, atlas
+from lib.questions.atlas import BARE, allot, atlas, bare_questions
 from lib.questions.sources import read_benchmark, read_file, typical
 from lib.questions.splits import assign_splits, check_splits, complete, group, load_questions
-from lib.questions.survey import answer_counts, majority_floor, wrong_answers
+from lib.questions.survey import answer_counts, majority_floor, shots, wrong_answers
 from lib.tables import TableError, read_answers
 from lib.text import holds, normalise, unique
 
@@ -338,3 +338,22 @@ def test_floor_and_wrong_answers():
     wrong = wrong_answers(frame)
     assert wrong[2] in ("a b", "A b!", "x")
     assert wrong[0] in ("c", "x")
+
+
+def test_bare_questions_are_of_relations_that_are_not_asked():
+    bare = bare_questions(("city_country", "element_year"), 30, 0)
+    assert len(bare) == 30
+    assert set(bare["relation"]) == set(BARE) - {"element_year"}
+    assert (bare["split"] == "train").all()
+
+
+def test_shots_are_of_other_relations_and_the_same_within_one():
+    train = pd.DataFrame({
+        "question": [f"t{i}" for i in range(6)], "answers": [[f"a{i}", "x"] for i in range(6)],
+        "relation": ["r"] * 3 + ["s"] * 3,
+    })  # fmt: skip
+    asked = pd.DataFrame({"question": ["q1", "q2", "q3"], "relation": ["r", "r", None]})
+    examples = shots(asked, train, 2)
+    assert examples["q1"] == examples["q2"]
+    assert all(answer in ("a3", "a4", "a5") for _, answer in examples["q1"])
+    assert len(examples["q3"]) == 2

@@ -74,15 +74,6 @@ def test_repair_and_damage_both_ways():
     assert np.isnan(table.loc[("damage", "zero"), "value"])
 
 
-def test_flip_control_is_the_share_of_fresh_samples():
-    strata = r.accessibility(grades({"a": [False] * 4, "b": [True] * 4}))
-    control = grades({"a": [True, False, False, None], "b": [True, True, True, False]}, first=4)
-    table = r.flip_control(grades({"a": [False], "b": [True]}), control, strata, n_boot=100)
-    table = table.set_index(["direction", "stratum"])["value"]
-    assert table["repair", "zero"] == pytest.approx(1 / 3)
-    assert table["damage", "high"] == pytest.approx(1 / 4)
-
-
 def test_expectation_at_zero_hits_is_the_papers():
     mean, hit = r.expected_again(0, 128, 40)
     assert mean == pytest.approx(1 / 130)

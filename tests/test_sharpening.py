@@ -4,14 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.engine.sampling import answer_logprobs
+from lib.prompts import proposed, render, true_or_false
 from lib.study.sharpening import (
+    believed,
     best_of_n,
     confidence_covariance,
     enumerated_power_curve,
     judged_samples,
     majority_curve,
+    most_voted,
     power_curve,
 )
+from tests.tiny import ANSWERS, tiny_policy, word_tokenizer
 
 SAMPLES = pd.DataFrame({
     "question_id": ["a", "a", "a", "b", "b", "b"],
@@ -105,3 +110,24 @@ def test_one_vote_is_one_sample():
 def test_a_question_with_too_few_votes_is_left_out():
     more = pd.concat([VOTES, VOTES.head(2).assign(question_id="b")])
     assert majority_curve(more, [2, 5])["n"].tolist() == [2, 1]
+
+
+def test_the_most_voted_answers_come_first():
+    votes = pd.DataFrame({
+        "question_id": ["a"] * 6, "sample": range(6), "text": list("uvwxyz"),
+        "vote": ["peru", "chile", "chile", "", "spain", "chile"],
+    })  # fmt: skip
+    best = most_voted(votes, 2)
+    assert best[["vote", "votes", "text"]].values.tolist() == [["chile", 3, "v"], ["peru", 1, "u"]]
+
+
+def test_belief_is_the_share_of_true_in_true_and_false():
+    policy = tiny_policy(word_tokenizer(f"{ANSWERS} True False Question : Proposed answer"))
+    asked = pd.DataFrame({"question_id": ["a", "a"], "question": "where is Rome",
+                          "text": ["Italy", "Peru"]})  # fmt: skip
+    both = believed(policy, asked)
+    assert both["p_true"].between(0, 1).all()
+    prompt = render(policy.tokenizer, true_or_false(proposed("where is Rome", "Italy")))
+    ends = [policy.tokenizer(w, add_special_tokens=False)["input_ids"] for w in ("True", "False")]
+    true, false = answer_logprobs(policy, [(prompt, ids + [policy.end]) for ids in ends])
+    assert both["p_true"][0] == pytest.approx(1 / (1 + np.exp(false - true)), abs=1e-5)

@@ -91,6 +91,13 @@ def test_summary_holds_the_finding(run):
     assert all(rows[f"seconds_{stage}"]["value"] > 0 for stage in STAGES)
 
 
+def test_headline_numbers_are_the_same_by_a_second_way(run):
+    command = [sys.executable, str(ROOT / "tests" / "recompute.py"), str(run)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "33 of 33 agree" in done.stdout
+
+
 def test_notebooks_show_their_figures_and_no_warnings(run):
     for stage in STAGES:
         cells = json.loads((run / f"{stage}.ipynb").read_text())["cells"]
@@ -151,7 +158,7 @@ def test_redistribution_and_attribution_go_through_with_failed_verdicts(run, tmp
         (copy / f"{stage}.ipynb").unlink()
         (copy / stage / "done.json").unlink()
     for path in copy.glob("05_*/*.parquet"):
-        if not path.name.startswith(("samples", "likely")):
+        if not path.name.startswith(("samples", "likely", "greedy")):
             path.unlink()
     (copy / "06_attribution" / "trace.parquet").unlink()
     done = make("all", "RUN=smoke", outputs=copy.parents[3], capture_output=True, text=True)

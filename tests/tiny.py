@@ -98,5 +98,5 @@ def tiny_profile(profile: Profile, **settings) -> Profile:
         evaluate_every=2,
         save_every=2,
     )
-    sampling = profile.sampling.model_copy(update={"max_new_tokens": 3})
+    sampling = profile.sampling.model_copy(update={"max_new_tokens": 3, "rollout_tokens": 3})
     return with_grpo(profile.model_copy(update={"sampling": sampling}), **sizes | settings)

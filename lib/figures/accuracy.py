@@ -79,3 +79,20 @@ def plot_finding(accuracy: pd.DataFrame, curves: pd.DataFrame, flips: pd.DataFra
     axes[2].set_ylabel("share of answers that flipped")
     legend_above(axes[2])
     return axes
+
+
+def plot_split(frame: pd.DataFrame, ax):
+    """A gain over the base policy and its two parts, for each way of telling them apart.
+
+    frame: by, part (total, form, recall), value, low, high.
+    """
+    looks = {
+        "total": ("whole gain", POLICY["grpo"], "*"),
+        "form": ("form", "#e69f00", "s"),
+        "recall": ("recall", "#009e73", "D"),
+    }
+    grouped(ax, frame, "by", list(dict.fromkeys(frame["by"])), "part", looks)
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_ylabel("gain over the base policy")
+    legend_above(ax)
+    return ax

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib.figures.style import POLICY, STRATUM, banded, legend_above, name_rows, whiskers
+from lib.figures.style import LOOKS, POLICY, STRATUM, banded, legend_above, name_rows, whiskers
 
 
 def plot_gain_shares(frame: pd.DataFrame, ax):
@@ -11,10 +11,12 @@ def plot_gain_shares(frame: pd.DataFrame, ax):
     frame: subset, value, low, high.
     """
     rows = frame.reset_index(drop=True)
-    colours = STRATUM | {"all": POLICY["grpo"], "full": POLICY["grpo"]}
     rim = {"markeredgecolor": "black", "markeredgewidth": 0.5, "ecolor": "black"}
     for y, subset in enumerate(rows["subset"]):
-        look = {"color": colours.get(subset, POLICY["base"]), "marker": "o", "markersize": 5}
+        stratum = subset.removeprefix("not_").removesuffix("_matched")
+        marker = "X" if subset.startswith("not_") else "s" if subset in STRATUM else "o"
+        colour = STRATUM.get(stratum, POLICY["base"])
+        look = {"color": colour, "marker": marker, "markersize": 5}
         whiskers(ax, [y], rows.loc[[y]], horizontal=True, **look, **rim)
 
     name_rows(ax, rows["subset"])
@@ -28,15 +30,21 @@ def plot_gain_shares(frame: pd.DataFrame, ax):
 def plot_first_hits(frame: pd.DataFrame, ax):
     """Share of the questions at zero that had a right rollout by each step, beside luck.
 
-    frame: step, value, low, high, expected (from `attribution.first_hits`).
+    frame: step, who (trained, resampled, prior), value, low, high; from `attribution.first_hits`.
     """
-    look = {"marker": "D", "markersize": 2.5, "label": "in training"}
-    banded(ax, "step", frame, POLICY["grpo"], **look)
-    ax.plot(frame["step"], frame["expected"], color="black", linestyle=":", label="by luck")
+    looks = {
+        "trained": ("in training", POLICY["grpo"], "D", "-"),
+        "resampled": ("base policy, as many draws", LOOKS["control"][1], "^", "--"),
+    }
+    for who, (label, colour, marker, line) in looks.items():
+        look = {"marker": marker, "markersize": 2.5, "label": label, "linestyle": line}
+        banded(ax, "step", frame[frame["who"] == who], colour, **look)
+    prior = frame[frame["who"] == "prior"]
+    ax.plot(prior["step"], prior["value"], color="black", linestyle=":", label="uniform prior")
 
     ax.set_ylim(0, 1)
     ax.set_xlabel("step")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylabel("questions at zero with a hit")
-    legend_above(ax)
+    legend_above(ax, 1)
     return ax

@@ -3,8 +3,23 @@
 import numpy as np
 import pandas as pd
 
-from lib.figures.style import LOOKS, POLICY, banded, grouped, legend_above, name_rows, whiskers
+from lib.figures.style import (
+    LOOKS,
+    MARKER,
+    NAME,
+    POLICY,
+    banded,
+    grouped,
+    legend_above,
+    name_rows,
+    whiskers,
+)
 
+# label, colour, marker of each policy
+METHOD_LOOKS = {
+    "base": ("base", POLICY["base"], "o"),
+    "control": ("base, asked again", LOOKS["control"][1], "^"),
+} | {who: (NAME[who], POLICY[who], MARKER[who]) for who in ("grpo", "sft", "rft")}
 # name, colour, marker of each kind of text
 TEXT_LOOKS = {
     "gold": ("gold answer", "#e69f00", "s"),
@@ -92,58 +107,74 @@ def plot_accessibility_strata(frame: pd.DataFrame, ax):
     return ax
 
 
-def plot_bounds(frame: pd.DataFrame, axes):
-    """Sampled share and enumerated bounds of P(correct), one panel per `when`, sorted by share.
-
-    frame: when, share, low, high (sampled, Wilson), lower, upper (enumerated), one row per
-    question and `when`.
-    """
-    for ax, (when, part) in zip(np.ravel(axes), frame.groupby("when", sort=False), strict=True):
-        rows = part.sort_values(["share", "lower"]).rename(columns={"share": "value"})
-        at = np.arange(len(rows))
-        height = rows["upper"] - rows["lower"]
-        ax.bar(at, height, bottom=rows["lower"], width=0.9, color="0.85", label="bounds")
-
-        colour = POLICY["grpo" if when == "after" else "base"]
-        whiskers(ax, at, rows, color=colour, marker=".", capsize=0, label="sampled")
-        ax.set_ylim(-0.02, 1.02)
-        ax.set_xticks([])
-        ax.set_xlabel(f"questions, {when} RL")
-
-    first = np.ravel(axes)[0]
-    first.set_ylabel("P(correct)")
-    legend_above(first)
-    return axes
-
-
-def plot_repair_damage(frame: pd.DataFrame, axes, control: pd.DataFrame | None = None):
+def plot_repair_damage(frame: pd.DataFrame, axes):
     """Two panels, repair and damage, by stratum before.
 
-    frame: direction, stratum, value, low, high, n; control: the same columns, where one fresh
-    sample of the untrained policy stands for the trained answer.
+    frame: direction, stratum, value, low, high, n.
     """
-    looks = {
-        "greedy": ("after RL", *LOOKS["after"][1:]),
-        "sample": ("base, resampled", *LOOKS["control"][1:]),
-    }
+    looks = {"greedy": ("greedy answer after RL", *LOOKS["after"][1:])}
     labels = {
         "repair": "repaired, of those wrong before",
         "damage": "damaged, of those right before",
     }
-    both = frame.assign(who="greedy")
-    if control is not None:
-        both = pd.concat([both, control.assign(who="sample")])
-
     for ax, (direction, label) in zip(np.ravel(axes), labels.items(), strict=True):
-        rows = both[both["direction"] == direction]
+        rows = frame[frame["direction"] == direction].assign(who="greedy")
         order = list(dict.fromkeys(rows["stratum"]))
         grouped(ax, rows, "stratum", order, "who", looks)
-        n = rows[rows["who"] == "greedy"].set_index("stratum")["n"]
+        n = rows.set_index("stratum")["n"]
         ax.set_xticks(range(len(order)), [f"{name}\n{n[name]}" for name in order])
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlabel("stratum before, number of questions")
         ax.set_ylabel(label)
+    return axes
 
+
+def plot_difference(frame: pd.DataFrame, ax):
+    """pass@k less pass@k before, of each policy, as lines with bands.
+
+    frame: who, k, value, low, high.
+    """
+    for who, rows in frame.groupby("who", sort=False):
+        label, colour, marker = METHOD_LOOKS[who]
+        line = ":" if who == "control" else "-"
+        banded(ax, "k", rows, colour, marker=marker, linestyle=line, label=label)
+    ax.axhline(0, color="black", linewidth=0.6)
+
+    ks = sorted(frame["k"].unique())
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ks, [str(k) for k in ks])
+    ax.minorticks_off()
+    ax.set_xlabel("k (samples per question)")
+    ax.set_ylabel("pass@k less pass@k before")
+    legend_above(ax)
+    return ax
+
+
+def plot_ranks(frame: pd.DataFrame, ax):
+    """Where each policy's most frequent answer stood among the samples before.
+
+    frame: who, rank, value, low, high.
+    """
+    order = list(dict.fromkeys(frame["rank"]))
+    grouped(ax, frame, "rank", order, "who", METHOD_LOOKS)
+    ax.set_ylim(bottom=-0.02)
+    ax.set_xlabel("rank among the base policy's answers")
+    ax.set_ylabel("share of questions")
+    legend_above(ax)
+    return ax
+
+
+def plot_learnt(frame: pd.DataFrame, axes):
+    """Accuracy by stratum before, one panel for training and one for held-out questions.
+
+    frame: who, split, stratum, value, low, high.
+    """
+    for ax, (split, rows) in zip(np.ravel(axes), frame.groupby("split", sort=False), strict=True):
+        order = list(dict.fromkeys(rows["stratum"]))
+        grouped(ax, rows, "stratum", order, "who", METHOD_LOOKS)
+        ax.set_ylim(-0.03, 1.03)
+        ax.set_xlabel(f"stratum before, {split} questions")
+        ax.set_ylabel("greedy accuracy")
     legend_above(np.ravel(axes)[0])
     return axes
 

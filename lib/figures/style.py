@@ -14,7 +14,8 @@ HEIGHT = 2.3
 # Okabe-Ito hues; marker shapes tell the same things apart in grey
 POLICY = {
     "base": "#7f7f7f", "majority": "#e69f00", "cot": "#56b4e9", "sft": "#009e73", "rft": "#cc79a7",
-    "dpo": "#d55e00", "grpo": "#08306b", "best_of_n": "#117733",
+    "dpo": "#d55e00", "grpo": "#08306b", "best_of_n": "#117733", "p_true": "#aa4499",
+    "few_shot": "#332288",
 }  # fmt: skip
 MARKER = {
     "base": "o",
@@ -25,17 +26,31 @@ MARKER = {
     "dpo": "P",
     "grpo": "*",
     "best_of_n": "X",
+    "p_true": "p",
+    "few_shot": "h",
 }
 NAME = {
     "base": "greedy",
     "majority": "majority vote",
     "cot": "chain of thought",
     "best_of_n": "likeliest of n",
+    "p_true": "P(true)",
+    "few_shot": "few-shot",
     "constant": "best constant",
     "sft": "SFT",
     "rft": "RFT",
     "dpo": "DPO",
     "grpo": "GRPO",
+    "grpo_matched": "GRPO",
+    "on_policy_rft": "GRPO, right answers only",
+    "offline": "GRPO on stored answers",
+    "offline_rft": "stored, right answers only",
+    "form_reward": "reward for form",
+    "coin_reward": "random reward",
+    "majority_reward": "majority as reward",
+    "start": "bare-form start",
+    "start_sft": "SFT from the start",
+    "start_grpo": "GRPO from the start",
 }
 STRATUM = {"zero": "#fde0a6", "low": "#f4a261", "middle": "#b5594f", "high": "#4a1c40"}
 # the same policy at different times: label, colour, marker

@@ -364,6 +364,26 @@ def atlas(
     return pd.concat(parts, ignore_index=True)
 
 
+# relations whose answers are none of city_country's, which ask for a name or a number
+BARE = (
+    "country_internet_domain",
+    "country_calling_code",
+    "element_discoverer",
+    "element_year",
+    "airport_city",
+    "player_birth_year",
+)
+
+
+def bare_questions(asked, total: int, seed: int) -> pd.DataFrame:
+    """`total` training questions of the relations BARE that are not among those `asked`.
+
+    They teach a policy to answer with a name alone, and none of the facts that a run asks for.
+    """
+    shares = {relation: 1.0 for relation in BARE if relation not in asked}
+    return atlas(total, shares, None, seed).assign(split="train")
+
+
 def _ask(facts: pd.DataFrame, count: int, rng) -> pd.DataFrame:
     """`count` questions about one relation's facts, paraphrases among them."""
     relation = facts["relation"].iloc[0]

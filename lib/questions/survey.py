@@ -106,3 +106,22 @@ def plotted_pairs(verdicts: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame
     measured = quality[quality["n"] > 0].rename(columns={"what": "key"}).assign(panel="truth")
     tidy = pd.concat([pairs, measured], ignore_index=True)
     return tidy.reindex(columns=["panel", "key", "x", "value", "low", "high", "n"])
+
+
+def shots(asked: pd.DataFrame, train: pd.DataFrame, n: int, seed: int = 0) -> dict[str, list]:
+    """For each question of `asked` n (question, answer) pairs for a few-shot prompt.
+
+    They are training questions of other relations, so that none shows what is answered here, and
+    the same for all questions of a relation. Questions without a relation get any.
+    """
+    examples = {}
+    for relation, rows in asked.groupby(asked["relation"].fillna("")):
+        others = train[train["relation"].fillna("") != relation] if relation else train
+        drawn = (others if len(others) else train).sample(
+            min(n, len(others) or len(train)), random_state=seed
+        )
+        pairs = [
+            (q, answers[0]) for q, answers in zip(drawn["question"], drawn["answers"], strict=True)
+        ]
+        examples |= dict.fromkeys(rows["question"], pairs)
+    return examples

@@ -7,38 +7,45 @@ from lib.metrics import bootstrap, gain, holm, pair, paired_permutation, ratio, 
 from lib.study.redistribution import expected_again
 
 
-def make_subsets(
-    access: pd.DataFrame, random_subsets: int, leave_out: bool, seed: int
-) -> pd.DataFrame:
+def make_subsets(access: pd.DataFrame, random_subsets: int, seed: int) -> pd.DataFrame:
     """The training subsets: frame of subset, question_id.
 
-    access: an accessibility frame of the training questions. Every stratum is cut at random to the
-    size of the smallest one that is not empty. So `random_subsets` draws of that size from all
-    questions (random, random_2, ...) are a control for each of them. With `leave_out` there is also
-    `not_<stratum>`: as many questions from all the others.
+    access: an accessibility frame of the training questions. Each stratum is there whole, as in the
+    paper, `<stratum>_matched` cut at random to the size of the smallest one, and left out,
+    `not_<stratum>`. The smallest is its own match. `random_subsets` draws of its size from all
+    questions (random, random_2, ...) are a control for the matched ones.
     """
     rng = np.random.default_rng(seed)
-    by_stratum = {
+    strata = {
         name: rows["question_id"].to_numpy()
         for name, rows in access.groupby("stratum", observed=True)
     }
-    size = min(map(len, by_stratum.values()))
+    size = min(map(len, strata.values()))
     everything = access["question_id"]
-    pools = dict(by_stratum)
 
-    if leave_out:
-        others = {
-            f"not_{name}": everything[~everything.isin(ids)].to_numpy()
-            for name, ids in by_stratum.items()
-        }
-        pools |= {name: ids for name, ids in others.items() if len(ids) >= size}
+    subsets = dict(strata)
+    for name, ids in strata.items():
+        if len(ids) > size:
+            subsets[f"{name}_matched"] = rng.choice(ids, size, replace=False)
+    if len(strata) > 1:
+        for name, ids in strata.items():
+            subsets[f"not_{name}"] = everything[~everything.isin(ids)].to_numpy()
+    for name in random_names(random_subsets):
+        subsets[name] = rng.choice(everything.to_numpy(), size, replace=False)
 
-    names = ["random", *(f"random_{i}" for i in range(2, random_subsets + 1))]
-    pools |= dict.fromkeys(names, everything.to_numpy())
-
-    subsets = {name: np.sort(rng.choice(ids, size, replace=False)) for name, ids in pools.items()}
-    rows = [(name, question_id) for name, ids in subsets.items() for question_id in ids]
+    rows = [(name, question_id) for name, ids in subsets.items() for question_id in np.sort(ids)]
     return pd.DataFrame(rows, columns=["subset", "question_id"])
+
+
+def random_names(count: int) -> list[str]:
+    """The names of the random subsets."""
+    return ["random", *(f"random_{i}" for i in range(2, count + 1))]
+
+
+def pooled(grades: list[pd.DataFrame]) -> pd.DataFrame:
+    """The mean verdict of several policies on each question: question_id, correct (a share)."""
+    rows = pd.concat(grades).dropna(subset="correct").astype({"correct": float})
+    return rows.groupby("question_id", as_index=False)["correct"].mean()
 
 
 def gain_shares(
@@ -65,21 +72,22 @@ def gain_shares(
     return pd.DataFrame(rows).assign(holm=lambda frame: holm(frame["p"]))
 
 
-def against(
-    reference: pd.DataFrame, subsets: dict[str, pd.DataFrame], n_boot: int = 2000, seed: int = 0
-):
-    """Accuracy of each subset's policy minus the reference's, on the same questions.
+def against(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]], n_boot: int = 2000, seed: int = 0):
+    """Accuracy of one policy less another's on the same questions, one Holm family.
 
-    Frame of subset, value, low, high, n, p (paired permutation), holm (over the subsets).
+    pairs: name -> (policy, reference), frames of question_id and correct (a verdict, or a mean of
+    several). Frame of name, value, low, high, n, p (paired permutation), holm.
     """
     rows = []
-    for name, grades in subsets.items():
-        both = pair(reference, grades).astype({"before": float, "after": float})
-        change = both["after"] - both["before"]
+    for name, sides in pairs.items():
+        kept = [frame.dropna(subset="correct")[["question_id", "correct"]] for frame in sides]
+        both = kept[0].merge(kept[1], on="question_id", suffixes=("", "_reference"))
+        both = both.astype({"correct": float, "correct_reference": float})
+        change = both["correct"] - both["correct_reference"]
         low, high = bootstrap(change, n_boot=n_boot, seed=seed)
-        p = paired_permutation(both["before"], both["after"], seed)
+        p = paired_permutation(both["correct_reference"], both["correct"], seed)
         rows.append((name, change.mean(), low, high, len(both), p))
-    frame = pd.DataFrame(rows, columns=["subset", "value", "low", "high", "n", "p"])
+    frame = pd.DataFrame(rows, columns=["name", "value", "low", "high", "n", "p"])
     return frame.assign(holm=holm(frame["p"]))
 
 
@@ -95,24 +103,33 @@ def trace(rollouts: pd.DataFrame, access: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({"first_hit": float})
 
 
-def first_hits(rollouts: pd.DataFrame, access: pd.DataFrame, stratum: str = "zero") -> pd.DataFrame:
-    """The share of the questions of `stratum` that had a right rollout by each step.
+def first_hits(
+    rollouts: pd.DataFrame, access: pd.DataFrame, again: pd.DataFrame, stratum: str = "zero"
+) -> pd.DataFrame:
+    """The share of the questions of `stratum` that had a right answer by each step.
 
-    Frame of step, value, low, high (Wilson), n (questions asked by that step), expected. `expected`
-    is the share that a policy which never learns would reach by then, by a uniform prior on each
-    question's accessibility and its pre-RL samples.
+    Frame of step, who, value, low, high (Wilson), n (questions asked by that step). who: `trained`,
+    the rollouts; `resampled`, as many answers of the base policy to the same questions (again: a
+    grade frame of fresh samples, at least as many as were drawn), which is luck without learning;
+    `prior`, the share to expect by a uniform prior on each question's accessibility and its pre-RL
+    samples, an upper line on luck: most questions at zero are less accessible than it thinks.
     """
     inside = access[access["stratum"] == stratum].set_index("question_id")
     within = rollouts[rollouts["question_id"].isin(inside.index)]
+    right = again[again["correct"].fillna(False).astype(bool)].sort_values("sample")
+    order = again.groupby("question_id")["sample"].rank(method="first") - 1  # 0, 1, 2, …
+    first = order.loc[right.index].groupby(right["question_id"]).min()  # samples before a hit
+
     rows = []
     for step in sorted(within["step"].unique()):
         groups = within[within["step"] <= step].groupby("question_id")
         totals = groups.agg(draws=("n", "sum"), hits=("hits", "sum"))
         n = len(totals)
-        hit = int((totals["hits"] > 0).sum())
-        low, high = wilson(hit, n)
-
         before = inside.loc[totals.index]
         _, luck = expected_again(before["correct"], before["n"], totals["draws"])
-        rows.append((step, hit / n, low, high, n, float(np.mean(luck))))
-    return pd.DataFrame(rows, columns=["step", "value", "low", "high", "n", "expected"])
+        resampled = first.reindex(totals.index) < totals["draws"]
+        for who, hit in (("trained", totals["hits"] > 0), ("resampled", resampled)):
+            count = int(hit.sum())
+            rows.append((step, who, count / n, *wilson(count, n), n))
+        rows.append((step, "prior", float(np.mean(luck)), np.nan, np.nan, n))
+    return pd.DataFrame(rows, columns=["step", "who", "value", "low", "high", "n"])

@@ -26,9 +26,10 @@ from lib.engine.sampling import greedy
 from lib.judge.attacks import ATTACKS
 from lib.judge.grading import make_reward
 from lib.judge.rules import precheck
+from lib.processes import end_with_parent
 from lib.runs import run_folder
 from lib.study.audit import verdicts
-from lib.tables import write_table
+from lib.tables import load_table, write_table
 from lib.training.baselines import train_rows
 from lib.training.grpo import train_grpo
 
@@ -121,19 +122,18 @@ def train_start(
     hacking = profile.audit.hacking
     policy = load_policy(profile)
     first = questions.head(hacking.start_questions)
-    length = 2 * profile.sampling.max_new_tokens  # so that few answers are cut
-    answers = greedy(policy, first, max_new_tokens=length, rows=profile.sampling.rows)
+    sampling = profile.sampling
+    answers = greedy(policy, first, max_new_tokens=sampling.max_new_tokens, rows=sampling.rows)
     rows = start_rows(first, answers, attack, hacking.start_share, seed)
 
     batch = min(16, len(rows))
     tuning = {
         "learning_rate": hacking.start_learning_rate,
-        "epochs": hacking.start_epochs,
         "questions_per_step": batch,
         "micro_batch": batch,
     }
     profile = profile.model_copy(update={"sft": profile.sft.model_copy(update=tuning)})
-    return train_rows(profile, rows, folder, seed, policy)
+    return train_rows(profile, rows, folder, seed, policy, epochs=hacking.start_epochs) / "last"
 
 
 def train_arm(
@@ -180,7 +180,7 @@ def choose_attack(profile: Profile, judge: Judge, train, cases, stage: Path, see
     if not path.exists():
         questions = train.sample(max(1, size // 25), random_state=seed)
         write_table(pick_attack(judge, questions, load_policy(profile).tokenizer), path)
-    return pd.read_parquet(path)["attack"][0]
+    return load_table(path)["attack"][0]
 
 
 def run(
@@ -214,13 +214,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
+    end_with_parent()
     noise = ".*gradient_checkpointing"  # TRL sets it
     warnings.filterwarnings("ignore", message=noise, category=FutureWarning)
 
     profile = load_profile(args.run, args.model, args.dataset)
     here = run_folder(args.run, profile.model, profile.dataset, args.seed)
-    questions = pd.read_parquet(here / "02_dedup" / "questions.parquet")
-    cases = pd.read_parquet(here / "07_judge" / "cases.parquet")
+    questions = load_table(here / "02_dedup" / "questions.parquet")
+    cases = load_table(here / "07_judge" / "cases.parquet")
     run(profile, questions, cases, here / "07_judge", args.seed)
 
 

@@ -104,6 +104,65 @@ def answers_to_score(questions, samples_before, grades_before, samples_after=Non
     return frame[["question_id", "kind", "answer"]].reset_index(drop=True)
 
 
+def own_sentences(questions, samples_before, grades_before) -> pd.DataFrame:
+    """The policy's own wrong sentences, and the same with the gold answer in the rival's place.
+
+    Each question's most frequent whole wrong sample that names a rival word for word; only the name
+    is changed, so the form of both texts is the same. Frame of question_id, kind (`own_rival`,
+    `own_gold`), answer. questions: of all splits, as for answers_to_score.
+    """
+    graded = _graded(samples_before, grades_before)
+    false = graded[~graded["correct"] & (graded["finish"] == "stop")]
+    false = false.assign(rival=rivals(false, questions))
+    false = false[false["rival"] != ""]
+    named = [
+        re.search(rf"\b{re.escape(rival)}\b", text, re.IGNORECASE) is not None
+        for rival, text in zip(false["rival"], false["text"], strict=True)
+    ]
+    false = false[named]
+    most = _most_frequent(false).merge(
+        false[["question_id", "text", "rival"]].drop_duplicates(),
+        left_on=["question_id", "answer"],
+        right_on=["question_id", "text"],
+    )
+    gold = most["question_id"].map(questions.set_index("question_id")["answers"].str[0])
+    triples = zip(most["answer"], most["rival"], gold, strict=True)
+    changed = [
+        re.sub(rf"\b{re.escape(rival)}\b", lambda _, g=g: g, text, flags=re.IGNORECASE)
+        for text, rival, g in triples
+    ]
+    sides = {"own_rival": most["answer"], "own_gold": changed}
+    parts = [most[["question_id"]].assign(kind=kind, answer=text) for kind, text in sides.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def gold_over_rival(
+    texts: pd.DataFrame, scores: dict[str, pd.DataFrame], n_boot: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """How much log-probability gold gained on the rival inside the policy's own sentence.
+
+    texts: with the rows of own_sentences; scores: question_id, answer, logprob by policy, `before`
+    among them. Frame of who, value (nats), low, high, n: the change of log P(gold) - log P(rival)
+    from before, paired by question.
+    """
+    own = texts[texts["kind"].isin(["own_gold", "own_rival"])]
+
+    def margin(frame: pd.DataFrame) -> pd.Series:
+        table = own.merge(frame[["question_id", "answer", "logprob"]], on=["question_id", "answer"])
+        wide = table.pivot_table(index="question_id", columns="kind", values="logprob")
+        wide = wide.reindex(columns=["own_gold", "own_rival"])
+        return (wide["own_gold"] - wide["own_rival"]).dropna()
+
+    first, rows = margin(scores["before"]), []
+    for who, frame in scores.items():
+        if who == "before":
+            continue
+        change = (margin(frame) - first).dropna()
+        low, high = bootstrap(change, n_boot=n_boot, seed=seed)
+        rows.append((who, change.mean(), low, high, len(change)))
+    return pd.DataFrame(rows, columns=["who", "value", "low", "high", "n"])
+
+
 def to_score(questions: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
     """The questions with the distinct texts as `answers`, for lib.engine.sampling.score."""
     answers = texts.groupby("question_id")["answer"].agg(lambda part: list(dict.fromkeys(part)))

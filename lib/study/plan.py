@@ -13,7 +13,7 @@ from lib.engine.models import check_template, load_policy, locate
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct, render
 from lib.questions.splits import load_questions
-from lib.training.apart import training_steps
+from lib.training.apart import METHODS, training_steps
 
 # share of the groups with both right and wrong answers, which alone are trained on; measured: 0.4
 # in the default run
@@ -29,11 +29,13 @@ def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
     """
     test = sizes["test"]
     sampling = profile.sampling
-    likely = 2 * min(test, sampling.likely_questions) * sampling.likely_nodes
+    part = min(sampling.questions or test, test)
+    likely = min(part, sampling.likely_questions) * sampling.likely_nodes
+    after = 3 * part * sampling.test_samples
     rows = [
-        *_baselines(profile, sizes["train"], test),
+        *_baselines(profile, sizes, part),
         *_grpo(profile, sizes),
-        _stage_row("05_redistribution", "samples after RL", samples=test * sampling.test_samples),
+        _stage_row("05_redistribution", "samples of GRPO, SFT and RFT", samples=after),
         _stage_row("05_redistribution", "likeliest answers", prefixes=likely),
         *_subsets(profile, test),
         *_hacking(profile),
@@ -47,35 +49,46 @@ def _stage_row(stage: str, what: str, samples=0, groups=0, prefixes=0) -> dict:
     return {"stage": stage, "what": what} | counts
 
 
-def _baselines(profile: Profile, train: int, test: int) -> list[dict]:
+def _baselines(profile: Profile, sizes: dict[str, int], part: int) -> list[dict]:
     """The work before RL: samples, greedy answers, chain of thought, SFT, RFT and DPO."""
     sampling = profile.sampling
-    samples = train * sampling.train_samples + 2 * test * sampling.test_samples
+    samples = sizes["train"] * sampling.train_samples + 2 * part * sampling.test_samples
+    samples += part * sampling.temperature_samples * len(sampling.temperatures)
     cot = -(-sampling.cot_new_tokens // sampling.max_new_tokens)  # a thought, in samples
 
-    # one example costs about half a group of five; at most half of the questions have right and
-    # wrong samples
-    examples = train * profile.sft.epochs * 0.5
-    for tuned in (profile.rft, profile.dpo):
-        examples += train * tuned.epochs * (0.25 * tuned.samples_per_question)
-
-    greedy = "greedy answers and chain of thought"
+    # one example costs about half a group of five
+    steps, evaluations = _search(profile, sizes["train"])
+    examples = sum(steps * getattr(profile, m).questions_per_step * 0.5 for m in METHODS)
+    greedy = sizes["test"] * (5 + cot) + len(METHODS) * evaluations * sizes["validation"]
     return [
         _stage_row("03_baselines", "samples before RL", samples=samples),
-        _stage_row("03_baselines", greedy, samples=test * (4 + cot)),
+        _stage_row("03_baselines", "greedy answers and chain of thought", samples=greedy),
         _stage_row("03_baselines", "SFT, RFT and DPO", groups=examples),
     ]
 
 
+def _search(profile: Profile, train: int) -> tuple[int, int]:
+    """Steps and evaluations of one method, with the trials of its learning rate."""
+    steps = training_steps(profile, train)
+    evaluations = -(-steps // profile.grpo.evaluate_every)
+    trials = len(profile.search.learning_rates) if profile.search else 0
+    return steps + trials * (profile.search.steps if trials else 0), evaluations + trials
+
+
 def _grpo(profile: Profile, sizes: dict[str, int]) -> list[dict]:
-    """The work of the GRPO run: its steps and its evaluations."""
-    steps = training_steps(profile, sizes["train"])
-    evaluations = 1 + -(-steps // profile.grpo.evaluate_every)
-    answers = evaluations * sizes["validation"] + sizes["test"]
-    return [
-        _stage_row("04_grpo", f"{steps} steps", **_training(profile, steps)),
-        _stage_row("04_grpo", f"{evaluations} evaluations", samples=answers),
+    """The work of the GRPO run and its controls: their steps and evaluations."""
+    steps, evaluations = _search(profile, sizes["train"])
+    answers = (1 + evaluations) * sizes["validation"] + sizes["test"]
+    rows = [
+        _stage_row("04_grpo", f"{steps} steps with the search", **_training(profile, steps)),
+        _stage_row("04_grpo", f"{evaluations + 1} evaluations", samples=answers),
     ]
+    if profile.controls:
+        # six short trainings, and one of full length from a start that answers in a few tokens
+        short = _training(profile, 6 * profile.controls.steps)
+        rows.append(_stage_row("04_grpo", "controls", **short))
+        rows.append(_stage_row("04_grpo", "their greedy answers", samples=10 * sizes["test"]))
+    return rows
 
 
 def _training(profile: Profile, steps: int) -> dict:
@@ -93,8 +106,8 @@ def _live(profile: Profile) -> float:
 def _subsets(profile: Profile, test: int) -> list[dict]:
     """The work of the trainings on subsets, and the greedy answers of their policies."""
     attribution = profile.attribution
-    by_stratum = len(attribution.strata) * (2 if attribution.leave_out else 1)
-    subsets = by_stratum + attribution.random_subsets
+    # each stratum whole, matched and left out, the smallest being its own match; two masks
+    subsets = 3 * len(attribution.strata) - 1 + attribution.random_subsets + 2
     steps = attribution.steps
     training = _training(profile, subsets * steps)
     return [

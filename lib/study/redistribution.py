@@ -67,9 +67,12 @@ def strata_shares(before: pd.DataFrame, **others: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_stratum(frame: pd.DataFrame, strata: pd.DataFrame):
-    """("all", frame), then (stratum, its rows of frame) in order; empty strata are skipped."""
-    frame = frame.merge(strata[["question_id", "stratum"]], on="question_id")
+    """("all", frame), then (stratum, its rows of frame) in order; empty strata are skipped.
+
+    A question that was not sampled has no stratum, and is in "all" only.
+    """
     yield "all", frame
+    frame = frame.merge(strata[["question_id", "stratum"]], on="question_id")
     yield from ((name, rows) for name, rows in frame.groupby("stratum", observed=True))
 
 
@@ -90,31 +93,6 @@ def repair_damage(before: pd.DataFrame, after: pd.DataFrame, strata: pd.DataFram
             rows.append((direction, stratum, count / n if n else np.nan, low, high, count, n))
     columns = ["direction", "stratum", "value", "low", "high", "count", "n"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def flip_control(
-    before: pd.DataFrame, control: pd.DataFrame, strata: pd.DataFrame, n_boot=2000, seed=0
-):
-    """Repair and damage without training: a fresh sample of the same policy is the answer after.
-
-    before: grades with one answer per question; control: grades of samples that `strata` has not
-    seen. Frame as of repair_damage (no count); the interval is a bootstrap over questions.
-    """
-    graded = control[control["correct"].notna()].astype({"correct": float})
-    share = graded.groupby("question_id")["correct"].mean().rename("share")
-    start = before.dropna(subset="correct").set_index("question_id")["correct"].astype(bool)
-    both = pd.concat([start.rename("before"), share], axis=1, join="inner").reset_index()
-
-    rows = []
-    for stratum, part in _by_stratum(both, strata):
-        flips = {
-            "repair": part.loc[~part["before"], "share"],
-            "damage": 1 - part.loc[part["before"], "share"],
-        }
-        for direction, value in flips.items():
-            low, high = bootstrap(value, n_boot=n_boot, seed=seed)
-            rows.append((direction, stratum, value.mean(), low, high, len(value)))
-    return pd.DataFrame(rows, columns=["direction", "stratum", "value", "low", "high", "n"])
 
 
 def expected_again(correct, n, m):

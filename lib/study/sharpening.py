@@ -9,7 +9,10 @@ it: 2510.14901.
 import numpy as np
 import pandas as pd
 
+from lib.engine.models import Policy
+from lib.engine.sampling import score
 from lib.metrics import bootstrap
+from lib.prompts import proposed, true_or_false
 
 ALPHAS = (1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
 
@@ -24,6 +27,35 @@ def best_of_n(samples: pd.DataFrame, n: int | None = None) -> pd.DataFrame:
         rows = rows[rows.groupby("question_id").cumcount() < n]
     likeliest = rows.groupby("question_id")["logprob"].idxmax()
     return rows.loc[likeliest].reset_index(drop=True)
+
+
+def most_voted(votes: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Each question's n most voted answers: the first sample of each vote, with `votes`.
+
+    votes: a sample frame with `vote`; an empty vote is left out. A tie goes to what came first.
+    """
+    spoken = votes[votes["vote"] != ""].sort_values(["question_id", "sample"], kind="stable")
+    keys = ["question_id", "vote"]
+    first = spoken.assign(votes=spoken.groupby(keys)["sample"].transform("size"))
+    first = first.drop_duplicates(keys)
+    order = ["question_id", "votes", "sample"]
+    first = first.sort_values(order, ascending=[True, False, True], kind="stable")
+    return first.groupby("question_id").head(n).reset_index(drop=True)
+
+
+def believed(policy: Policy, answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers with p_true: how probable the policy itself finds it that each is true.
+
+    answers: question_id, question, text. P(True) over P(True) + P(False), as whole replies to
+    lib.prompts.true_or_false (Kadavath et al. 2022, arXiv 2207.05221).
+    """
+    cases = answers.reset_index(drop=True)
+    pairs = zip(cases["question"], cases["text"], strict=True)
+    asked = pd.DataFrame({"question": [proposed(*pair) for pair in pairs]})
+    asked = asked.assign(question_id=asked.index, answers=[["True", "False"]] * len(asked))
+    replies = score(policy, asked, batch=64, prompt=true_or_false)
+    table = replies.pivot(index="question_id", columns="answer", values="logprob")
+    return cases.assign(p_true=1 / (1 + np.exp(table["False"] - table["True"])))
 
 
 def judged_samples(samples: pd.DataFrame, grades: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Trainings as notebooks see them: steps to plan, processes to start, logs to read."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from lib.config import PROFILES, Profile
+from lib.processes import PARENT
+from lib.tables import DamagedFile, load_json
 
 METHODS = ("sft", "rft", "dpo")
 
@@ -42,15 +45,20 @@ def finished(folder: Path | str) -> bool:
     return (Path(folder) / "budget.json").exists()
 
 
-def train_apart(module, folders, run, model=None, dataset=None, seed=0, launch=None) -> list[dict]:
+def seeded(names, seeds: int) -> list[str]:
+    """The names of the trainings with the second and later training seeds."""
+    return [f"{name}_seed{k}" for k in range(1, seeds) for name in names]
+
+
+def train_apart(
+    folders, run, model=None, dataset=None, seed=0, launch=None, module="lib.training.arms"
+) -> list[dict]:
     """Train in processes that give their memory back; the budget of each of `folders`.
 
-    module: `lib.training.baselines`, whose trainings are METHODS, or `lib.training.grpo`, whose
-    trainings are subsets of lib.study.attribution or `full`, all questions. folders: the folder of
-    each training by name; finished ones are not trained again. launch: the profile's launcher,
-    such as `accelerate launch` ({profiles} stands for the profiles' folder), which starts a process
-    per training; without it one process trains them all. Raises RuntimeError with the last lines
-    when a process fails.
+    folders: the folder of each training by name; finished ones are not trained again. module: what
+    trains them, called with the names. launch: the profile's launcher, such as `accelerate launch`
+    ({profiles} stands for the profiles' folder), which starts a process per training; without it
+    one process trains them all. Raises RuntimeError with the last lines when a process fails.
     """
     start = shlex.split(launch.format(profiles=PROFILES)) if launch else [sys.executable]
     values = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
@@ -64,14 +72,18 @@ def train_apart(module, folders, run, model=None, dataset=None, seed=0, launch=N
         if code or unfinished:
             last = " | ".join(lines[-3:])
             raise RuntimeError(f"{module} ended with code {code}, {unfinished} not whole: {last}")
-    return [json.loads((Path(folder) / "budget.json").read_text()) for folder in folders.values()]
+    return [load_json(Path(folder) / "budget.json") for folder in folders.values()]
 
 
 def run_and_print(command: list[str]) -> tuple[int, list[str]]:
     """Run a command and print its lines as they come; its exit code and the lines."""
     lines = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {PARENT: str(os.getpid())},
     ) as process:
         for line in process.stdout:
             lines.append(line.rstrip())
@@ -80,9 +92,32 @@ def run_and_print(command: list[str]) -> tuple[int, list[str]]:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The records of a JSON lines file, without a torn last one; [] when there is no file."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+    """The records of a JSON lines file, without a torn last one; [] when there is no file.
+
+    Raises DamagedFile, with the number of the line, where another one cannot be read.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    records = []
+    for i, line in enumerate(lines):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if i + 1 < len(lines):
+                mend = f"remove the folder {path.parent} to train again"
+                raise DamagedFile(f"{path} is damaged at line {i + 1}; {mend}") from None
+    return records
+
+
+def read_search(folder: Path) -> pd.DataFrame:
+    """The learning rates that a training tried: accuracy on validation, its interval, n, by rate.
+
+    Empty where there was no search.
+    """
+    path = Path(folder) / "search.json"
+    trials = load_json(path)["trials"] if path.exists() else []
+    columns = ["learning_rate", "accuracy", "accuracy_low", "accuracy_high", "n"]
+    frame = pd.DataFrame(trials, columns=columns)
+    return frame.assign(learning_rate=frame["learning_rate"].map("{:g}".format))
 
 
 def read_log(folder: Path) -> pd.DataFrame:

@@ -5,28 +5,23 @@ then the answer, then the end-of-text token. Shared prefixes run once (lib.engin
 training goes on from its last checkpoint. Finished weights are never trained again.
 """
 
-import argparse
-import gc
 import json
 import os
-import shutil
-import warnings
 from pathlib import Path
 
 import pandas as pd
-from accelerate import PartialState
 from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from lib.config import Profile, Tuning, load_profile
+from lib.config import Profile, Tuning
 from lib.engine.models import Policy, load_policy
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct
-from lib.runs import run_folder
 from lib.tables import write_text
-from lib.training.apart import METHODS, finished
+from lib.training.apart import finished, training_steps
 from lib.training.arguments import common_arguments
+from lib.training.evaluation import Evaluation
 from lib.training.examples import (
     completion_dataset,
     dpo_pairs,
@@ -35,7 +30,8 @@ from lib.training.examples import (
     sft_rows,
     token_counts,
 )
-from lib.training.watch import Watch, last_checkpoint
+from lib.training.watch import last_checkpoint
+from lib.training.weights import publish
 
 SAVE_STEPS = 20  # a checkpoint with Adam's state is three times the weights: it must be rare
 
@@ -51,52 +47,81 @@ class PairTrainer(DPOTrainer):
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
 
-def train_sft(profile: Profile, questions, folder, seed: int, policy: Policy | None = None) -> Path:
-    """The folder of weights after fine-tuning on the training questions' display answers."""
-    return fine_tune("sft", profile, sft_rows(questions), folder, seed, policy)
+def tune(
+    method: str,
+    profile: Profile,
+    questions,
+    folder,
+    seed: int,
+    samples=None,
+    grades=None,
+    steps: int | None = None,
+    policy: Policy | None = None,
+) -> Path:
+    """The folder after one of METHODS, chosen and stopped by the same rule as GRPO.
+
+    SFT learns the training questions' display answers, RFT the policy's own correct samples, DPO
+    (arXiv 2305.18290) correct against incorrect ones. samples, grades: of the training questions.
+    steps: by default as many as GRPO takes on the training questions.
+    """
+    per_question = getattr(profile, method).samples_per_question
+    rows = {
+        "sft": lambda: sft_rows(questions),
+        "rft": lambda: rft_rows(questions, samples, grades, per_question, seed),
+        "dpo": lambda: dpo_pairs(questions, samples, grades, per_question, seed),
+    }[method]()
+    validation = questions[questions["split"] == "validation"]
+    steps = steps or training_steps(profile, int((questions["split"] == "train").sum()))
+    return fine_tune(method, profile, rows, folder, seed, steps, policy, validation=validation)
 
 
-def train_rft(profile: Profile, questions, samples, grades, folder, seed: int, policy=None) -> Path:
-    """The folder of weights after rejection-sampling fine-tuning: SFT on correct samples."""
-    rows = rft_rows(questions, samples, grades, profile.rft.samples_per_question, seed)
-    return fine_tune("rft", profile, rows, folder, seed, policy)
-
-
-def train_dpo(profile: Profile, questions, samples, grades, folder, seed: int, policy=None) -> Path:
-    """The folder of weights after DPO (arXiv 2305.18290) on correct against incorrect samples."""
-    pairs = dpo_pairs(questions, samples, grades, profile.dpo.samples_per_question, seed)
-    return fine_tune("dpo", profile, pairs, folder, seed, policy)
-
-
-def train_rows(profile: Profile, rows, folder, seed: int, policy=None, prompt=direct) -> Path:
-    """The folder of weights after SFT on `rows` in their own order, with `profile.sft`'s settings.
+def train_rows(
+    profile: Profile, rows, folder, seed: int, policy=None, prompt=direct, epochs: int = 1
+) -> Path:
+    """The folder after SFT on `rows` in their own order, with `profile.sft`'s settings.
 
     rows: question_id, question, completion. prompt: what makes the messages of a question.
     """
-    return fine_tune("sft", profile, rows, folder, seed, policy, prompt, order="sequential")
+    steps = epochs * -(-len(rows) // profile.sft.questions_per_step)
+    order = {"prompt": prompt, "order": "sequential"}
+    return fine_tune("sft", profile, rows, folder, seed, steps, policy, **order)
 
 
 def fine_tune(
-    method, profile: Profile, rows, folder, seed: int, policy, prompt=direct, order="random"
+    method,
+    profile: Profile,
+    rows,
+    folder,
+    seed: int,
+    steps: int,
+    policy,
+    validation=None,
+    prompt=direct,
+    order="random",
 ) -> Path:
-    """Train one of METHODS on `rows`; the folder: weights, tokenizer and, last, budget.json.
+    """Train one of METHODS on `rows`; the folder holds what lib.training.grpo.train_grpo leaves.
 
-    prompt: what makes the messages of a question (SFT and RFT). order: `random`, or `sequential`
-    for the order of the rows. Raises ValueError when there are no rows.
+    validation: questions by which `best/` is chosen; without any there is only `last/`. prompt:
+    what makes the messages of a question (SFT and RFT). order: `random`, or `sequential` for the
+    order of the rows. Without rows there is nothing to learn: the budget says so, and there are
+    no weights.
     """
     folder = Path(folder)
     if finished(folder):
         return folder
     if rows.empty:
-        raise ValueError(
-            f"{method}: the pre-RL samples give nothing to train on; raise sampling.train_samples"
-        )
+        print(f"{method}: no sample is an example to learn from; nothing is trained", flush=True)
+        nothing = {"method": method, "examples": 0, "questions": 0, "epochs": 0.0, "steps": 0}
+        write_text(folder / "budget.json", json.dumps(nothing | {"seconds": 0.0}) + "\n")
+        return folder
     os.environ["TQDM_DISABLE"] = "1"
     disable_progress_bars()
-    work = folder.with_name(folder.name + ".work")
+    work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
 
-    watch = Watch(method, work)
+    watch = Evaluation(
+        folder, profile, rows.head(0) if validation is None else validation, (), method
+    )
     policy = policy or load_policy(profile)
     policy.model.float()  # bf16 weights would round small updates away
     tuning = getattr(profile, method)
@@ -104,19 +129,16 @@ def fine_tune(
         data = pair_dataset(rows, policy.tokenizer)
     else:
         data = completion_dataset(rows, policy.tokenizer, prompt)
-    arguments = settings(tuning, work, seed, mixed=profile.dtype == "bfloat16")
+    arguments = settings(tuning, work, seed, steps, mixed=profile.dtype == "bfloat16")
     arguments["train_sampling_strategy"] = order
-    trainer = make_tuner(method, tuning, policy, data, arguments, watch)
+    watch.trainer = trainer = make_tuner(method, tuning, policy, data, arguments, watch)
 
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    trainer.save_model(str(work / "final"))
-    if trainer.is_world_process_zero():
-        publish_weights(work, folder, policy.tokenizer, budget(trainer, watch, rows, data))
-    trainer.accelerator.wait_for_everyone()
+    publish(trainer, watch, budget(trainer, watch, rows, data))
     return folder
 
 
-def settings(tuning: Tuning, work: Path, seed: int, mixed: bool) -> dict:
+def settings(tuning: Tuning, work: Path, seed: int, steps: int, mixed: bool) -> dict:
     """TRL's arguments for SFT, RFT and DPO; defaults that would change the method are spelt out."""
     per_pass = tuning.micro_batch * int(os.environ.get("WORLD_SIZE", 1))
     if tuning.questions_per_step % per_pass:
@@ -127,12 +149,12 @@ def settings(tuning: Tuning, work: Path, seed: int, mixed: bool) -> dict:
 
     accumulation = tuning.questions_per_step // per_pass
     return common_arguments(tuning, accumulation, work, seed) | dict(
-        num_train_epochs=tuning.epochs,
+        max_steps=steps,
         max_length=None,  # nothing is cut: a cut answer would lose its end-of-text token
         bf16=mixed,
         save_strategy="steps",
         save_steps=SAVE_STEPS,
-        logging_steps=5,
+        logging_steps=1,
     )
 
 
@@ -154,60 +176,19 @@ def make_tuner(method: str, tuning: Tuning, policy: Policy, data: Dataset, argum
     return trainer
 
 
-def budget(trainer, watch: Watch, rows: pd.DataFrame, data: Dataset) -> dict:
+def budget(trainer, watch: Evaluation, rows: pd.DataFrame, data: Dataset) -> dict:
     """What a training took: examples, questions, epochs, steps, tokens, seconds."""
-    epochs = trainer.args.num_train_epochs
+    steps = trainer.state.global_step
+    batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+    epochs = steps / -(-len(rows) // (batch * trainer.accelerator.num_processes))
     tokens, trained = (round(count * epochs) for count in token_counts(data))
     return {
         "method": watch.method,
         "examples": len(rows),
         "questions": int(rows["question_id"].nunique()),
         "epochs": epochs,
-        "steps": trainer.state.global_step,
+        "steps": steps,
         "tokens": tokens,
         "tokens_trained": trained,
         "seconds": watch.seconds(),
     }
-
-
-def publish_weights(work: Path, folder: Path, tokenizer, facts: dict) -> None:
-    """Move `work`/final to `folder` in one rename, write the budget, drop the checkpoints."""
-    final = work / "final"
-    (final / "training_args.bin").unlink(missing_ok=True)  # a pickle; settings.json says the same
-    tokenizer.save_pretrained(final)
-    for path in final.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-
-    shutil.rmtree(folder, ignore_errors=True)
-    final.rename(folder)
-    write_text(folder / "budget.json", json.dumps(facts, indent=1) + "\n")  # last: now it is whole
-    shutil.rmtree(work)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train baselines of a run from its tables.")
-    parser.add_argument("methods", nargs="+", choices=METHODS)
-    parser.add_argument("--run", default="laptop")
-    parser.add_argument("--model")
-    parser.add_argument("--dataset")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    # TRL sets the setting that this warns of
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    profile = load_profile(args.run, args.model, args.dataset)
-    run = run_folder(args.run, profile.model, profile.dataset, args.seed)
-    questions = pd.read_parquet(run / "02_dedup" / "questions.parquet")
-    stage = run / "03_baselines"
-    trainings = {"sft": train_sft, "rft": train_rft, "dpo": train_dpo}
-    for method in args.methods:
-        names = [] if method == "sft" else ["samples", "grades"]
-        tables = [pd.read_parquet(stage / f"{name}_base_train.parquet") for name in names]
-        trainings[method](profile, questions, *tables, stage / method, args.seed)
-        gc.collect()  # a trainer and its model refer to each other
-    PartialState().destroy_process_group()  # its threads must not outlive the interpreter
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,7 @@
-"""Evaluation in the course of a GRPO training: accuracy, KL, the log, the weights worth keeping."""
+"""Evaluation in the course of a training: accuracy, KL, the log, the weights worth keeping.
+
+One rule for every trained method: the weights with the best validation accuracy are kept.
+"""
 
 import json
 from pathlib import Path
@@ -17,7 +20,7 @@ from lib.prompts import direct, render
 from lib.tables import write_text
 from lib.training.apart import read_lines
 from lib.training.watch import Watch
-from lib.training.weights import save_weights
+from lib.training.weights import save_weights, whole_model
 
 CURVES = {  # column of the log: TRL's name
     "reward": "reward",
@@ -25,7 +28,8 @@ CURVES = {  # column of the log: TRL's name
     "entropy": "rollout_entropy",
     "grad_norm": "grad_norm",
     "loss": "loss",
-}
+}  # a method without rollouts has the last two
+PRINT_EVERY = 4  # steps
 KL_QUESTIONS = 16  # validation questions whose sampled answers give the KL
 
 
@@ -33,13 +37,19 @@ class Evaluation(Watch):
     """Greedy validation accuracy and KL every few steps, the log, the best weights, early stopping.
 
     Every process evaluates, since all of them gather sharded weights together; the first one
-    writes. `trainer` and `reference` (the first policy) are set when the trainer is built.
+    writes. `trainer` and `reference` (the first policy; without one there is no KL, and the first
+    policy is not measured) are set when the trainer is built.
     """
 
     def __init__(
-        self, folder: Path, profile: Profile, validation: pd.DataFrame, keep_steps: tuple[int, ...]
+        self,
+        folder: Path,
+        profile: Profile,
+        validation: pd.DataFrame,
+        keep_steps: tuple[int, ...] = (),
+        method: str = "grpo",
     ):
-        super().__init__("grpo", folder / "work")
+        super().__init__(method, folder / "work")
         self.folder = folder
         self.profile = profile
         self.validation = validation
@@ -57,7 +67,7 @@ class Evaluation(Watch):
 
         # nobody reads the log before it is cut, nobody adds to it before everybody has read it
         self.trainer.accelerator.wait_for_everyone()
-        unmeasured = state.global_step == 0 and len(self.validation) and not read_lines(self.log)
+        unmeasured = state.global_step == 0 and self.reference and not read_lines(self.log)
         self.trainer.accelerator.wait_for_everyone()
         if unmeasured:
             self.add_row(state, self.measure())
@@ -66,8 +76,9 @@ class Evaluation(Watch):
         """One row of the log per step, with an evaluation where one is due."""
         if "loss" not in logs:
             return
-        row = {column: logs.get(name) for column, name in CURVES.items()}
-        row["signal_share"] = 1 - logs["frac_reward_zero_std"]
+        row = {column: logs[name] for column, name in CURVES.items() if name in logs}
+        if "frac_reward_zero_std" in logs:
+            row["signal_share"] = 1 - logs["frac_reward_zero_std"]
 
         step, last = state.global_step, state.max_steps
         due = step % self.profile.grpo.evaluate_every == 0 or step == last
@@ -91,18 +102,22 @@ class Evaluation(Watch):
 
     def print_row(self, step: int, last: int, row: dict) -> None:
         """One line for the reader of the notebook, with the seconds that are left."""
-        columns = [c for c in ("reward", "signal_share", "accuracy") if c in row]
+        columns = [c for c in ("loss", "reward", "signal_share", "accuracy") if c in row]
+        if step % PRINT_EVERY and step != last and "accuracy" not in row:
+            return
         values = "".join(f", {column} {row[column]:.2f}" for column in columns)
         seconds = self.seconds()
         left = seconds / step * (last - step)
-        print(f"step {step}/{last}{values}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
+        about = f"{self.method}: step {step}/{last}{values}"
+        print(f"{about}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
 
     def measure(self) -> dict:
-        """accuracy, accuracy_low, accuracy_high (Wilson), n; kl in nats per answer."""
+        """accuracy, accuracy_low, accuracy_high (Wilson), n; with a reference kl (nats, answer)."""
         tokenizer = self.trainer.processing_class
         prompts = [render(tokenizer, direct(q)) for q in self.validation["question"]]
         greedy, sampled = self.answers(prompts)
-        return self.accuracy(greedy) | {"kl": self.kl(prompts, sampled)}
+        row = self.accuracy(greedy)
+        return row | {"kl": self.kl(prompts, sampled)} if self.reference else row
 
     def answers(self, prompts: list[list[int]]) -> tuple[list[dict], list[dict]]:
         """A greedy answer to each prompt, and a sampled one to each of the first KL_QUESTIONS.
@@ -112,13 +127,13 @@ class Evaluation(Watch):
         """
         sampling = self.profile.sampling
         length = sampling.max_new_tokens
-        ids = self.validation["question_id"].head(KL_QUESTIONS)
+        ids = self.validation["question_id"].head(KL_QUESTIONS if self.reference else 0)
         keys = [None] * len(prompts) + [crc32(question_id.encode()) for question_id in ids]
 
         def draws(i):
             return None if keys[i] is None else np.random.default_rng(keys[i]).random((1, length))
 
-        policy = make_policy(self.trainer.whole_model(), self.trainer.processing_class)
+        policy = make_policy(whole_model(self.trainer), self.trainer.processing_class)
         training = policy.model.training
         policy.model.eval()
         records = list(decode(policy, prompts + prompts[: len(ids)], draws, length, sampling.rows))

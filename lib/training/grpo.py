@@ -16,49 +16,55 @@ What differs from TRL's GRPOTrainer has a number, which stands again at each pla
 7) Every default of TRL that would change this recipe is closed.
 8) Numbers that are not finite stop the training before an update: TRL would go on.
 9) The prompt is the one that evaluation renders; any other is refused.
-2, 3, 5, 6 and 9 stand in lib.training.trainer; 8 in lib.training.rewards and lib.training.watch.
+2, 3, 5, 6 and 9 stand in lib.training.trainer, with two switches for the controls: stored answers
+in place of fresh ones, and no negative advantages; 8 in lib.training.rewards and .watch.
 """
 
-import argparse
 import copy
-import gc
-import json
 import os
-import shutil
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOConfig
 
-from lib.config import Profile, load_profile
+from lib.config import Profile
 from lib.engine.models import Policy, load_policy, locate
 from lib.engine.trie import share_prefixes
 from lib.judge.grading import make_reward
-from lib.prompts import direct
-from lib.runs import run_folder
-from lib.tables import write_text
-from lib.training.apart import finished, read_rollouts, schedule, training_steps
+from lib.prompts import direct, render
+from lib.training.apart import finished, read_rollouts, schedule
 from lib.training.arguments import common_arguments
 from lib.training.evaluation import Evaluation
 from lib.training.rewards import Rewards
 from lib.training.trainer import SharedPrefixGRPO, check_prompt
 from lib.training.watch import last_checkpoint
-from lib.training.weights import save_weights, sharded
+from lib.training.weights import publish, sharded
 
 
 def train_grpo(
-    profile, train, validation, folder, seed, steps, keep_steps=(), policy=None, reward=None
+    profile,
+    train,
+    validation,
+    folder,
+    seed,
+    steps,
+    keep_steps=(),
+    policy=None,
+    reward=None,
+    negatives=True,
+    stored=None,
+    trial=False,
 ) -> Path:
     """Train on the questions `train` for `steps` steps into `folder`; returns the folder.
 
     reward: (questions, gold answers, predictions) -> 1.0, 0.0 or None each, in place of the
     profile's judge, which then only evaluates; rollouts.jsonl then holds the texts and their
-    rewards too.
+    rewards too. negatives: False sets the advantage of wrong answers to 0. stored: a sample frame
+    of the questions, from which each group is drawn in place of fresh answers. trial: neither the
+    first policy nor the KL from it is measured.
 
     The folder gets `last/` and, with validation questions, `best/` (weights and tokenizer),
     `step<k>/` for each k of `keep_steps`, log.jsonl (one row per step) and rollouts.jsonl (step,
@@ -74,18 +80,39 @@ def train_grpo(
     questions = ordered(train, steps, profile.grpo.questions_per_step, seed)
     watch = Evaluation(folder, profile, validation, tuple(keep_steps))
     judge = reward or make_reward(profile.judge, train)
-    rewards = Rewards(judge, profile.grpo.num_generations, watch.rollouts, texts=bool(reward))
+    n = profile.grpo.num_generations
+    rewards = Rewards(judge, n, watch.rollouts, bool(reward), policy.stops)
 
     config = arguments(profile, steps, folder / "work", seed)
     trainer = make_trainer(profile, policy, questions, rewards.correct, config, watch)
+    trainer.negatives = negatives
+    if stored is not None:
+        trainer.stored = stored_answers(stored, train, policy)
     check_prompt(trainer, policy, questions[0])
     watch.trainer = trainer
-    if len(validation):
+    if len(validation) and not trial:
         watch.reference = reference(trainer, policy) or first or load_policy(profile)
 
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
-    publish(trainer, watch, len(train))
+    publish(trainer, watch, rollout_budget(trainer, watch, len(train)))
     return folder
+
+
+def stored_answers(samples: pd.DataFrame, train: pd.DataFrame, policy: Policy) -> dict:
+    """Token ids of each question's samples by the token ids of its prompt.
+
+    A sample that ended by itself ends with the turn's end; a cut one does not.
+    """
+    prompts = {
+        row.question_id: tuple(render(policy.tokenizer, direct(row.question)))
+        for row in train.itertuples()
+    }
+    stored = {prompt: [] for prompt in prompts.values()}
+    for row in samples[samples["question_id"].isin(set(prompts))].itertuples():
+        ids = policy.tokenizer(row.text, add_special_tokens=False)["input_ids"]
+        ending = [policy.end] if row.finish == "stop" else []
+        stored[prompts[row.question_id]].append(ids + ending or [policy.end])
+    return stored
 
 
 def start(profile: Profile, policy: Policy | None) -> tuple[Policy, Policy | None]:
@@ -135,7 +162,7 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
         max_steps=steps,
         shuffle_dataset=False,  # 1) the order is shuffled already
         num_generations=grpo.num_generations,
-        max_completion_length=profile.sampling.max_new_tokens,
+        max_completion_length=profile.sampling.rollout_tokens,
         temperature=1.0,
         top_p=1.0,
         top_k=0,
@@ -182,80 +209,18 @@ def reference(trainer: SharedPrefixGRPO, policy: Policy) -> Policy | None:
     return replace(policy, model=model) if whole else None
 
 
-def publish(trainer: SharedPrefixGRPO, watch: Evaluation, questions: int) -> None:
-    """Save the last weights, drop the checkpoints, and write the budget, which says: finished.
+def rollout_budget(trainer: SharedPrefixGRPO, watch: Evaluation, questions: int) -> dict:
+    """What a training took; all processes call this together.
 
     questions: how many were given; an epoch is one group for each of them.
     """
-    save_weights(trainer, watch.folder / "last", {"step": trainer.state.global_step})
     trainer.accelerator.wait_for_everyone()  # every process has written its rollouts
-
-    if trainer.is_world_process_zero():
-        shutil.rmtree(watch.folder / "work", ignore_errors=True)
-        rollouts = read_rollouts(watch.folder)
-        budget = {
-            "method": "grpo",
-            "examples": int(rollouts["n"].sum()),
-            "questions": int(rollouts["question_id"].nunique()),
-            "epochs": len(rollouts) / questions,
-            "steps": trainer.state.global_step,
-            "seconds": watch.seconds(),
-        }
-        write_text(watch.folder / "budget.json", json.dumps(budget, indent=1) + "\n")
-    trainer.accelerator.wait_for_everyone()
-
-
-def train_full(profile: Profile, questions: pd.DataFrame, run: Path, seed: int) -> None:
-    """Train on all training questions of a run; the weights at attribution's length are kept."""
-    train = questions[questions["split"] == "train"]
-    validation = questions[questions["split"] == "validation"]
-    steps = training_steps(profile, len(train))
-    keep = {min(profile.attribution.steps, steps)}
-    train_grpo(profile, train, validation, run / "04_grpo", seed, steps, keep)
-
-
-def train_subset(
-    profile: Profile, questions: pd.DataFrame, run: Path, seed: int, subset: str
-) -> None:
-    """Train on one subset of lib.study.attribution, without evaluation."""
-    subsets = pd.read_parquet(run / "06_attribution" / "subsets.parquet")
-    ids = subsets.loc[subsets["subset"] == subset, "question_id"]
-    train = questions[(questions["split"] == "train") & questions["question_id"].isin(ids)]
-    print(f"{subset}: {len(train)} questions", flush=True)
-
-    folder = run / "06_attribution" / subset
-    train_grpo(profile, train, questions.head(0), folder, seed, profile.attribution.steps)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Train a run's policy with GRPO, on all or some of its questions."
-    )
-    parser.add_argument(
-        "subsets",
-        nargs="*",
-        default=["full"],
-        help="names in 06_attribution/subsets.parquet, or full",
-    )
-    parser.add_argument("--run", default="laptop")
-    parser.add_argument("--model")
-    parser.add_argument("--dataset")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    # TRL sets the setting that this warns of
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    profile = load_profile(args.run, args.model, args.dataset)
-    run = run_folder(args.run, profile.model, profile.dataset, args.seed)
-    questions = pd.read_parquet(run / "02_dedup" / "questions.parquet")
-    for subset in args.subsets:
-        if subset == "full":
-            train_full(profile, questions, run, args.seed)
-        else:
-            train_subset(profile, questions, run, args.seed, subset)
-        gc.collect()  # a trainer and its model refer to each other
-    PartialState().destroy_process_group()  # its threads must not outlive the interpreter
-
-
-if __name__ == "__main__":
-    main()
+    rollouts = read_rollouts(watch.folder)
+    return {
+        "method": "grpo",
+        "examples": int(rollouts["n"].sum()),
+        "questions": int(rollouts["question_id"].nunique()),
+        "epochs": len(rollouts) / questions,
+        "steps": trainer.state.global_step,
+        "seconds": watch.seconds(),
+    }

@@ -11,21 +11,34 @@ class Rewards:
 
     judge: (questions, gold answers, predictions) -> 1.0, 0.0 or None each; None where it failed.
     n: answers of a group. texts: write the texts and rewards too, not only the number of hits.
+    stops: token ids that end an answer. A judge with `whole_only` gives 0.0 to cut answers.
     """
 
-    def __init__(self, judge, n: int, path: Path, texts: bool = False):
+    def __init__(self, judge, n: int, path: Path, texts: bool = False, stops=()):
         self.judge = judge
         self.n = n
         self.path = path
         self.texts = texts
+        self.stops = frozenset(stops)
 
     def correct(
-        self, prompts, completions, question_id, question, answers, trainer_state, **kwargs
+        self,
+        prompts,
+        completions,
+        completion_ids,
+        question_id,
+        question,
+        answers,
+        trainer_state,
+        **kwargs,
     ):
         """1.0 for a right answer, 0.0 for a wrong one, None (which TRL masks) without a verdict."""
         step = trainer_state.global_step + 1
         texts = [completion[0]["content"] for completion in completions]
         rewards = self.judge(question, answers, texts)
+        if getattr(self.judge, "whole_only", False):
+            whole = [bool(self.stops & {*ids[-1:]}) for ids in completion_ids]
+            rewards = [r if w else 0.0 for r, w in zip(rewards, whole, strict=True)]
 
         verdicts = [reward for reward in rewards if reward is not None]
         if not np.isfinite(verdicts).all():  # 8) TRL would mask NaN and train on infinity

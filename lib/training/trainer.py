@@ -2,16 +2,14 @@
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from lib.engine.decoding import decode
 from lib.engine.models import Policy, make_policy
-from lib.engine.trie import use_layouts
 from lib.judge.grading import judge_answer
 from lib.prompts import render
-from lib.training.weights import sharded
+from lib.training.weights import whole_model
 
 
 class SharedPrefixGRPO(GRPOTrainer):
@@ -20,19 +18,36 @@ class SharedPrefixGRPO(GRPOTrainer):
     rollout_rows = 256  # distinct prefixes that the engine decodes at once
     skip_zero_variance = False  # see 5)
     difficulty_weight = 0.0  # see 6): gamma of F-GRPO (arXiv 2602.06717)
-    _whole = None  # a copy of the whole weights, only where the processes share them out
+    negatives = True  # False: a wrong answer is not pushed down, its advantage is 0
+    stored = None  # answers drawn before training, by prompt, in place of fresh ones
     _live = None  # the rows of the next forward that have an advantage; None runs all
 
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, **kwargs
     ):
         """2) The token ids of all answers, group by group; None: no log-probabilities yet."""
-        groups = self.rollouts(prompt_ids[::num_generations], num_generations)
+        prompts = prompt_ids[::num_generations]
+        if self.stored is not None:
+            return self.stored_answers(prompts, num_generations), None
+        groups = self.rollouts(prompts, num_generations)
 
         tokens = sum(len(ids) for group in groups for ids in group["ids"])
         entropy = sum(group["entropy"].sum() for group in groups)
         self._metrics["train"]["rollout_entropy"].append(entropy / tokens)
         return [ids for group in groups for ids in group["ids"]], None
+
+    def draw_key(self, place: int) -> list[int]:
+        """What seeds the numbers of a prompt: the seed, the step, its place over all processes."""
+        return [self.args.seed, self.state.global_step, 0, place]
+
+    def stored_answers(self, prompts: list[list[int]], n: int) -> list[list[int]]:
+        """n different stored answers to each prompt, or all of them again and again if fewer."""
+        answers, first = [], self.accelerator.process_index * len(prompts)
+        for i, prompt in enumerate(prompts):
+            pool = self.stored[tuple(prompt)]
+            order = np.random.default_rng(self.draw_key(first + i)).permutation(len(pool))
+            answers += [pool[order[j % len(pool)]] for j in range(n)]
+        return answers
 
     def rollouts(self, prompts: list[list[int]], n: int) -> list[dict]:
         """n answers to each prompt at temperature 1: one record of lib.engine.decoding per prompt.
@@ -40,36 +55,15 @@ class SharedPrefixGRPO(GRPOTrainer):
         The random numbers depend on the seed, the step and the prompt's place in the step. The
         place counts over all processes, so their number changes no answer.
         """
-        policy = make_policy(self.whole_model(), self.processing_class)
+        policy = make_policy(whole_model(self), self.processing_class)
         length = self.max_completion_length
         first = self.accelerator.process_index * len(prompts)
 
         def draws(i):
-            key = [self.args.seed, self.state.global_step, 0, first + i]
-            return np.random.default_rng(key).random((n, length))  # (n, length)
+            return np.random.default_rng(self.draw_key(first + i)).random((n, length))
 
         records = decode(policy, prompts, draws, length, self.rollout_rows, entropies=True)
         return sorted(records, key=lambda record: record["index"])
-
-    def whole_model(self):
-        """The model that decodes; all processes must call this together.
-
-        It is the trained model itself, or, where FSDP2 gives each process a part of the weights, a
-        copy of the whole weights as they are now.
-        """
-        model = self.accelerator.unwrap_model(self.model)
-        if not sharded(model):
-            return model
-
-        if self._whole is None:
-            whole = AutoModelForCausalLM.from_config(model.config).to(self.accelerator.device)
-            self._whole = whole.bfloat16() if self.args.bf16 else whole
-            use_layouts(self._whole.eval())
-
-        with torch.no_grad():
-            for whole, part in zip(self._whole.parameters(), model.parameters(), strict=True):
-                whole.copy_(part.full_tensor())
-        return self._whole
 
     def _prepare_inputs(self, generation_batch):
         """3) As in TRL, without its shuffle: the rows of a group share a prefix in the forward."""
@@ -124,6 +118,8 @@ class SharedPrefixGRPO(GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         """6) TRL's, with advantages times (1 - the group's success) ** difficulty_weight."""
         scored = super()._generate_and_score_completions(inputs)
+        if not self.negatives:
+            scored["advantages"] = scored["advantages"].clamp(min=0)
 
         if self.difficulty_weight and self.model.training:
             first = self.accelerator.process_index * len(inputs)

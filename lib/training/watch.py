@@ -8,7 +8,7 @@ from pathlib import Path
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
-from lib.tables import write_text
+from lib.tables import load_json, write_text
 
 
 class Watch(TrainerCallback):
@@ -18,7 +18,7 @@ class Watch(TrainerCallback):
         """method: the word that begins each line; work: the folder of the checkpoints."""
         self.method = method
         self.clock = work / "seconds.json"
-        self.earlier = json.loads(self.clock.read_text()) if self.clock.exists() else 0.0
+        self.earlier = load_json(self.clock) if self.clock.exists() else 0.0
         self.started = time.monotonic()
 
     def seconds(self) -> float:

@@ -5,8 +5,11 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
 from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM
 
+from lib.engine.trie import use_layouts
 from lib.tables import write_text
 
 
@@ -33,3 +36,36 @@ def save_weights(trainer, folder: Path, facts: dict | None = None) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(temporary, folder)
+
+
+def publish(trainer, watch, budget: dict) -> None:
+    """Save the last weights, drop the checkpoints, and write the budget, which says: finished.
+
+    watch: the training's lib.training.evaluation.Evaluation.
+    """
+    save_weights(trainer, watch.folder / "last", {"step": trainer.state.global_step})
+    if trainer.is_world_process_zero():
+        shutil.rmtree(watch.folder / "work", ignore_errors=True)
+        write_text(watch.folder / "budget.json", json.dumps(budget, indent=1) + "\n")
+    trainer.accelerator.wait_for_everyone()
+
+
+def whole_model(trainer):
+    """The model that decodes; all processes must call this together.
+
+    It is the trained model itself, or, where FSDP2 gives each process a part of the weights, a copy
+    of the whole weights as they are now.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not sharded(model):
+        return model
+
+    if getattr(trainer, "_whole", None) is None:
+        whole = AutoModelForCausalLM.from_config(model.config).to(trainer.accelerator.device)
+        trainer._whole = whole.bfloat16() if trainer.args.bf16 else whole
+        use_layouts(trainer._whole.eval())
+
+    with torch.no_grad():
+        for whole, part in zip(trainer._whole.parameters(), model.parameters(), strict=True):
+            whole.copy_(part.full_tensor())
+    return trainer._whole
