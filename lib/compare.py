@@ -21,7 +21,7 @@ from lib.metrics import (
     paired_permutation,
     smallest_visible_gain,
 )
-from lib.report import estimate
+from lib.report import direction, estimate
 from lib.tables import TableError, need, read_table, save_table
 
 TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
@@ -106,8 +106,7 @@ def sentences(frames: dict[str, pd.DataFrame], table: pd.DataFrame) -> list[str]
         lines.append(f"{name}: {estimate(reached, '.1%')} right{failed}")
     first = next(iter(frames))
     for row in table.itertuples():
-        clear = row.holm < 0.05 and not row.low <= 0 <= row.high
-        said = "better" if clear and row.value > 0 else "worse" if clear else "no different"
+        said = direction(row, "better", "worse", "no different", holm=row.holm)
         seen = f"; {row.n} questions show a true {row.visible:.1%} four times in five"
         lines.append(
             f"{row.file} less {first}: {estimate(row, '+.1%')}, {row.better} better and {row.worse}"

@@ -224,12 +224,12 @@ def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0)
     return pd.DataFrame(rows)
 
 
-def majority_vote(samples: pd.DataFrame) -> pd.DataFrame:
-    """The sample that stands for each question's most frequent vote: rows plus votes, voters.
+def ranked_votes(samples: pd.DataFrame) -> pd.DataFrame:
+    """The first sample of each vote, the most frequent vote of a question first.
 
-    samples: a sample frame with a column `vote`, the key by which answers are counted. A tie goes
-    to the vote whose first sample came first. An empty or missing vote wins only where there is no
-    other.
+    Rows of `samples` plus votes, voters, rank (1, 2, … in a question). samples: a sample frame with
+    a column `vote`, the key by which answers are counted. A tie goes to the vote whose first sample
+    came first; an empty or missing vote stands behind all others.
     """
     rows = samples.sort_values(["question_id", "sample"], kind="stable").copy()
     rows["vote"] = rows["vote"].fillna("")
@@ -237,12 +237,20 @@ def majority_vote(samples: pd.DataFrame) -> pd.DataFrame:
     rows["voters"] = rows.groupby("question_id")["sample"].transform("size")
 
     rows["spoken"] = rows["vote"] != ""
-    best = rows.sort_values(
+    rows = rows.sort_values(
         ["question_id", "spoken", "votes", "sample"],
         ascending=[True, False, False, True],
         kind="stable",
     )
-    return best.drop_duplicates("question_id").drop(columns="spoken").reset_index(drop=True)
+    rows = rows.drop_duplicates(["question_id", "vote"]).drop(columns="spoken")
+    rows["rank"] = rows.groupby("question_id").cumcount() + 1
+    return rows.reset_index(drop=True)
+
+
+def majority_vote(samples: pd.DataFrame) -> pd.DataFrame:
+    """The sample that stands for each question's most frequent vote: as of `ranked_votes`."""
+    ranked = ranked_votes(samples)
+    return ranked[ranked["rank"] == 1].drop(columns="rank").reset_index(drop=True)
 
 
 def ratio(numerator, denominator, n_boot: int = 2000, seed: int = 0) -> dict:

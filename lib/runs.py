@@ -67,10 +67,10 @@ class Stage:
         self.run, self.name, self.folder = Path(folder), name, Path(folder) / name
         self.settings = json.loads(json.dumps(settings, default=str))
         self.started = time.monotonic()
-        self.memory = PeakMemory()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.done:
             hold(self.folder)
+            self.memory = PeakMemory()
         free = shutil.disk_usage(self.folder).free / 2**30
         if free < needs_gb:
             raise OSError(
@@ -128,24 +128,22 @@ class Stage:
 
     def finish(self, rows: list[dict]) -> pd.DataFrame:
         """Write `summary.json` (name, value, low, high, n), the run's summary, then `done.json`."""
-        if not self.done:
-            self.seconds("total", time.monotonic() - self.started)
-            peak = self.memory.look()
-            self.seconds("peak_gb", max(0.0, peak - self.seconds("peak_gb")))
         names = [row["name"] for row in rows]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"summary names repeat: {sorted(n for n in names if names.count(n) > 1)}"
             )
-        total = self.seconds("total")
-        peak = self.seconds("peak_gb")
-        rows = [*rows, summary_row(f"seconds_{self.name}", total)]
-        rows.append(summary_row(f"peak_gb_{self.name}", peak))
-        write_text(self.folder / "summary.json", json.dumps(rows, indent=1) + "\n")
-        if not self.done:  # a finished stage that is opened again stays what it was
-            write_text(self.folder / "manifest.json", json.dumps(manifest(), indent=1) + "\n")
+        if self.done:  # one that is opened again stays what it was
+            done = load_json(self.folder / "done.json")
+        else:
+            self.seconds("total", time.monotonic() - self.started)
             done = {"settings": fingerprint(self.settings), "code": code_digest()}
-            write_text(self.folder / "done.json", json.dumps(done) + "\n")
+            done["peak_gb"] = self.memory.look()
+            write_text(self.folder / "manifest.json", json.dumps(manifest(), indent=1) + "\n")
+        rows = [*rows, summary_row(f"seconds_{self.name}", self.seconds("total"))]
+        rows.append(summary_row(f"peak_gb_{self.name}", done.get("peak_gb")))
+        write_text(self.folder / "summary.json", json.dumps(rows, indent=1) + "\n")
+        write_text(self.folder / "done.json", json.dumps(done) + "\n")
         gather(self.run)
         let_go(self.folder)
         return pd.DataFrame(rows)

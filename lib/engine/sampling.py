@@ -36,12 +36,15 @@ def sample(
 ) -> pd.DataFrame:
     """n independent samples of each question, in the questions' order.
 
-    policy: what lib.engine.models.load_sampler gives; n None: one greedy answer. With `path` (a
+    policy: what lib.engine.models.load_sampler gives, or a function that gives it, called where
+    there is something to draw; n None: one greedy answer. With `path` (a
     parquet file) answers are appended beside it as they come, a call that was interrupted goes on,
     and a finished one is loaded. `first` skips that many samples. Returns a sample frame.
     """
     if path is not None and Path(path).exists():
         return load_table(path)
+    if callable(policy):
+        policy = policy()
 
     ids = questions["question_id"].tolist()
     prompts = [render(policy.tokenizer, prompt(q)) for q in questions["question"]]

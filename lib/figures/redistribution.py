@@ -30,6 +30,14 @@ TEXT_LOOKS = {
 }
 
 
+def doublings(ax, values: pd.Series) -> None:
+    """An x axis on which a doubling is one step, with a tick at each of the values."""
+    ticks = sorted(values.dropna().unique())
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+
+
 def plot_pass_at_k(frame: pd.DataFrame, ax, greedy: pd.DataFrame | None = None):
     """pass@k of each `when` as a line with a band, and greedy accuracy as a level.
 
@@ -42,10 +50,7 @@ def plot_pass_at_k(frame: pd.DataFrame, ax, greedy: pd.DataFrame | None = None):
     if greedy is not None:
         _levels(greedy, frame["k"].max(), ax)
 
-    ks = sorted(frame["k"].unique())
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(ks, [str(k) for k in ks])
-    ax.minorticks_off()
+    doublings(ax, frame["k"])
     ax.set_ylim(0, 1)
     ax.set_xlabel("k (samples per question)")
     ax.set_ylabel("pass@k")
@@ -71,10 +76,7 @@ def plot_power(frame: pd.DataFrame, ax):
     ax.axhline(after["value"], color=POLICY["grpo"], linewidth=1, label=f"one sample {label}")
     ax.axhspan(after["low"], after["high"], color=POLICY["grpo"], alpha=0.12, linewidth=0)
 
-    alphas = sorted(frame["alpha"].dropna().unique())
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
-    ax.minorticks_off()
+    doublings(ax, frame["alpha"])
     ax.set_ylim(bottom=0)
     ax.set_xlabel("alpha")
     ax.set_ylabel("accuracy of one answer")
@@ -140,10 +142,7 @@ def plot_difference(frame: pd.DataFrame, ax):
         banded(ax, "k", rows, colour, marker=marker, linestyle=line, label=label)
     ax.axhline(0, color="black", linewidth=0.6)
 
-    ks = sorted(frame["k"].unique())
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(ks, [str(k) for k in ks])
-    ax.minorticks_off()
+    doublings(ax, frame["k"])
     ax.set_xlabel("k (samples per question)")
     ax.set_ylabel("pass@k less pass@k before")
     legend_above(ax)

@@ -13,7 +13,7 @@ import pandas as pd
 from lib.config import Judge
 from lib.judge.catalogue import Catalogue
 from lib.judge.model import ModelJudge
-from lib.judge.rules import judge_answer
+from lib.judge.rules import answer_text, judge_answer
 from lib.judge.wordings import EMPTY_NOTE
 from lib.metrics import bootstrap, cohen_kappa, wilson
 from lib.tables import need, read_answers, read_list
@@ -43,6 +43,12 @@ def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd
     if "audited" in grades:
         print(compare_auditor(grades)["sentence"], flush=True)
     return grades[["question_id", "policy", "sample", "judge", *judges]]
+
+
+def short_answers(samples: pd.DataFrame, questions: pd.DataFrame) -> list[str]:
+    """What each sample says without the question's words, the key of votes; "" for nothing."""
+    texts = samples["question_id"].map(questions.set_index("question_id")["question"])
+    return [answer_text(*pair) for pair in zip(samples["text"], texts, strict=True)]
 
 
 def make_reward(

@@ -7,29 +7,26 @@ its own answers, some of which are replaced by the attack; everything after that
 lib.training.grpo. What the arms leave is read by lib.study.hacked.
 """
 
-import argparse
 import gc
 import hashlib
 import os
 import shutil
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib.config import Judge, Profile, load_profile
+from lib.config import Judge, Profile
 from lib.engine.chat import ChatServer
 from lib.engine.models import load_policy, locate
 from lib.engine.sampling import greedy
 from lib.judge.attacks import ATTACKS
 from lib.judge.grading import make_reward
 from lib.judge.rules import precheck
-from lib.processes import end_with_parent
-from lib.runs import run_folder
 from lib.study.audit import verdicts
 from lib.tables import load_table, write_table
+from lib.training.apart import begin
 from lib.training.baselines import train_rows
 from lib.training.grpo import train_grpo
 
@@ -204,25 +201,13 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Show what an attack earns from a judge, without and with guards."
+    # the names say what the caller waits for; everything is made
+    _, profile, here, seed = begin(
+        "Show what an attack earns from a judge, with and without guards."
     )
-    parser.add_argument("names", nargs="*", help="what the caller waits for; everything is made")
-    parser.add_argument("--run", default="laptop")
-    parser.add_argument("--model")
-    parser.add_argument("--dataset")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    end_with_parent()
-    noise = ".*gradient_checkpointing"  # TRL sets it
-    warnings.filterwarnings("ignore", message=noise, category=FutureWarning)
-
-    profile = load_profile(args.run, args.model, args.dataset)
-    here = run_folder(args.run, profile.model, profile.dataset, args.seed)
     questions = load_table(here / "02_dedup" / "questions.parquet")
     cases = load_table(here / "07_judge" / "cases.parquet")
-    run(profile, questions, cases, here / "07_judge", args.seed)
+    run(profile, questions, cases, here / "07_judge", seed)
 
 
 if __name__ == "__main__":

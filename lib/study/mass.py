@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from lib.judge.rules import abstains, answer_text, hedges
+from lib.judge.grading import short_answers
+from lib.judge.rules import abstains, hedges
 from lib.metrics import bootstrap, pair, wilson
 from lib.text import normalise
 
@@ -199,7 +200,7 @@ def seen_mass(
     value, low, high, n: the share of its samples that are right or wrong and were seen or not.
     Level `text`: seen means the exact text. Level `answer`: a right answer is seen when any first
     sample was right, since all right answers to a question are one fact; a wrong answer is seen
-    when its answer_text is among those of the first samples.
+    when its short answer is among those of the first samples.
     """
     first = _facts(samples_before, grades_before, questions)
     rows = []
@@ -222,9 +223,7 @@ def seen_mass(
 def _facts(samples: pd.DataFrame, grades: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """The graded samples with `answer`: what is stated, the same for all right answers."""
     frame = _graded(samples, grades)
-    texts = questions.set_index("question_id")["question"]
-    pairs = zip(frame["text"], frame["question_id"], strict=True)
-    answers = [answer_text(text, texts[question_id]) for text, question_id in pairs]
+    answers = short_answers(frame, questions)
     # no normalised answer holds a NUL
     return frame.assign(answer=np.where(frame["correct"], "\0right", answers))
 

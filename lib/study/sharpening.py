@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.engine.models import Policy
 from lib.engine.sampling import score
-from lib.metrics import bootstrap
+from lib.metrics import bootstrap, ranked_votes
 from lib.prompts import proposed, true_or_false
 
 ALPHAS = (1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
@@ -30,17 +30,9 @@ def best_of_n(samples: pd.DataFrame, n: int | None = None) -> pd.DataFrame:
 
 
 def most_voted(votes: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Each question's n most voted answers: the first sample of each vote, with `votes`.
-
-    votes: a sample frame with `vote`; an empty vote is left out. A tie goes to what came first.
-    """
-    spoken = votes[votes["vote"] != ""].sort_values(["question_id", "sample"], kind="stable")
-    keys = ["question_id", "vote"]
-    first = spoken.assign(votes=spoken.groupby(keys)["sample"].transform("size"))
-    first = first.drop_duplicates(keys)
-    order = ["question_id", "votes", "sample"]
-    first = first.sort_values(order, ascending=[True, False, True], kind="stable")
-    return first.groupby("question_id").head(n).reset_index(drop=True)
+    """Each question's n most voted answers, as of `ranked_votes`; an empty vote is left out."""
+    ranked = ranked_votes(votes)
+    return ranked[(ranked["vote"] != "") & (ranked["rank"] <= n)].reset_index(drop=True)
 
 
 def believed(policy: Policy, answers: pd.DataFrame) -> pd.DataFrame:

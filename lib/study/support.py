@@ -3,18 +3,24 @@
 import numpy as np
 import pandas as pd
 
-from lib.judge.rules import answer_text
-from lib.metrics import bootstrap, pass_at_k, powers_of_two, sample_counts, wilson
+from lib.judge.grading import short_answers
+from lib.metrics import bootstrap, pass_at_k, powers_of_two, ranked_votes, sample_counts, wilson
+from lib.study.redistribution import thin_questions
 
 
 def _shares(**grades: pd.DataFrame) -> pd.DataFrame:
     """Each question's share of right samples, a column for each grade frame, without thin ones."""
-    columns = {}
-    for who, frame in grades.items():
-        counts = sample_counts(frame)
-        counts = counts[~counts["thin"]]
-        columns[who] = counts["correct"] / counts["n"]
-    return pd.DataFrame(columns).dropna()
+    counts = _counts(**grades)
+    return pd.DataFrame({who: one["correct"] / one["n"] for who, one in counts.items()})
+
+
+def _counts(**grades: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Each frame's counts of right samples, for the same questions: those that are thin in none."""
+    counts = {who: sample_counts(frame) for who, frame in grades.items()}
+    shared = sorted(set.intersection(*(set(one.index) for one in counts.values())))
+    thin = thin_questions(**grades)
+    kept = [key for key in shared if key not in thin]
+    return {who: one.loc[kept] for who, one in counts.items()}
 
 
 def pass_difference(
@@ -24,9 +30,7 @@ def pass_difference(
 
     Frame of who (the keyword), k, value, low, high, n. All are over the same questions.
     """
-    counts = {who: sample_counts(frame) for who, frame in {"before": before, **others}.items()}
-    kept = set.intersection(*(set(one.index[~one["thin"]]) for one in counts.values()))
-    counts = {who: one.loc[sorted(kept)] for who, one in counts.items()}
+    counts = _counts(before=before, **others)
     most = min(int(one["n"].min()) for one in counts.values())
 
     rows = []
@@ -86,34 +90,22 @@ RANKS = ("1", "2 to 4", "5 and more", "unseen")
 
 
 def promoted_rank(
-    questions: pd.DataFrame,
-    samples_before: pd.DataFrame,
-    n_boot: int = 2000,
-    seed: int = 0,
-    **others,
+    questions: pd.DataFrame, samples_before: pd.DataFrame, **others: pd.DataFrame
 ) -> pd.DataFrame:
     """Where the answer that a policy gives most often stood among the samples before.
 
-    others: name -> sample frame. Answers are counted by answer_text. Frame of who, rank (RANKS),
-    value, low, high (Wilson), n (questions).
+    others: name -> sample frame. Frame of who, rank (RANKS), value, low, high (Wilson), n
+    (questions).
     """
-    texts = questions.set_index("question_id")["question"]
 
-    def votes(samples: pd.DataFrame) -> pd.DataFrame:
-        pairs = zip(samples["text"], samples["question_id"].map(texts), strict=True)
-        spoken = samples.assign(vote=[answer_text(*pair) for pair in pairs])
-        spoken = spoken[spoken["vote"] != ""]
-        counts = (
-            spoken.groupby(["question_id", "vote"])["sample"].agg(["size", "min"]).reset_index()
-        )
-        order = ["question_id", "size", "min"]
-        counts = counts.sort_values(order, ascending=[True, False, True], kind="stable")
-        return counts.assign(rank=counts.groupby("question_id").cumcount() + 1)
+    def ranked(samples: pd.DataFrame) -> pd.DataFrame:
+        votes = ranked_votes(samples.assign(vote=short_answers(samples, questions)))
+        return votes.loc[votes["vote"] != "", ["question_id", "vote", "rank"]]
 
-    earlier = votes(samples_before)[["question_id", "vote", "rank"]]
+    earlier = ranked(samples_before)
     rows = []
     for who, samples in others.items():
-        top = votes(samples).drop_duplicates("question_id")[["question_id", "vote"]]
+        top = ranked(samples).query("rank == 1").drop(columns="rank")
         rank = top.merge(earlier, on=["question_id", "vote"], how="left")["rank"]
         named = np.select([rank == 1, rank <= 4, rank > 4], RANKS[:3], RANKS[3])
         for name in RANKS:

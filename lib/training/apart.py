@@ -1,17 +1,20 @@
 """Trainings as notebooks see them: steps to plan, processes to start, logs to read."""
 
+import argparse
 import json
 import os
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib.config import PROFILES, Profile
-from lib.processes import PARENT
+from lib.config import PROFILES, Profile, load_profile
+from lib.processes import PARENT, end_with_parent
+from lib.runs import run_folder
 from lib.tables import DamagedFile, load_json
 
 METHODS = ("sft", "rft", "dpo")
@@ -73,6 +76,27 @@ def train_apart(
             last = " | ".join(lines[-3:])
             raise RuntimeError(f"{module} ended with code {code}, {unfinished} not whole: {last}")
     return [load_json(Path(folder) / "budget.json") for folder in folders.values()]
+
+
+def begin(description: str) -> tuple[list[str], Profile, Path, int]:
+    """What `train_apart` asks of this process: names, profile, the run's folder and its seed.
+
+    From now on the process ends when the one that it works for has ended.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("names", nargs="+", help="of the trainings, such as sft or grpo")
+    parser.add_argument("--run", default="laptop")
+    parser.add_argument("--model")
+    parser.add_argument("--dataset")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    end_with_parent()
+    # TRL sets the setting that this warns of
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+    profile = load_profile(args.run, args.model, args.dataset)
+    folder = run_folder(args.run, profile.model, profile.dataset, args.seed)
+    return args.names, profile, folder, args.seed
 
 
 def run_and_print(command: list[str]) -> tuple[int, list[str]]:

@@ -5,12 +5,10 @@ negative advantages, the controls of form, the rewards without truth. 06_attribu
 training questions, and masked hits. `sft_seed1` is `sft` with the next training seed.
 """
 
-import argparse
 import gc
 import json
 import re
 import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +16,12 @@ from pathlib import Path
 import pandas as pd
 from accelerate import PartialState
 
-from lib.config import Profile, load_profile
-from lib.engine.models import Policy, load_policy
+from lib.config import Profile
+from lib.engine.models import load_policy
 from lib.judge.grading import make_reward
-from lib.processes import end_with_parent
 from lib.questions.atlas import bare_questions
-from lib.runs import run_folder
 from lib.tables import load_json, load_table, write_text
-from lib.training.apart import METHODS, read_log, training_steps
+from lib.training.apart import METHODS, begin, read_log, training_steps
 from lib.training.baselines import train_rows, tune
 from lib.training.controls import CoinReward, FormReward, MaskedReward, majority_answers
 from lib.training.examples import sft_rows
@@ -158,16 +154,12 @@ def train_from_start(study: Study, method: str, folder: Path) -> None:
     """GRPO or SFT from the start policy, otherwise as from the base policy."""
     study = study.rate(method)
     seed, steps, profile = study.training_seed, study.steps, study.profile
-    policy = start_policy(study)
+    policy = load_policy(profile, study.run / "04_grpo" / "start" / "last")
     if method == "sft":
         tune("sft", profile, study.questions, folder, seed, steps=steps, policy=policy)
     else:
         sets = (study.split("train"), study.split("validation"))
         train_grpo(profile, *sets, folder, seed, steps, policy=policy, trial=True)
-
-
-def start_policy(study: Study) -> Policy:
-    return load_policy(study.profile, study.run / "04_grpo" / "start" / "last")
 
 
 def train_subset(study: Study, name: str, folder: Path) -> None:
@@ -221,24 +213,10 @@ def train_named(study: Study, name: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train policies of a run, by name.")
-    parser.add_argument(
-        "names", nargs="+", help="such as sft, grpo, form_reward, or a subset's name"
-    )
-    parser.add_argument("--run", default="laptop")
-    parser.add_argument("--model")
-    parser.add_argument("--dataset")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    end_with_parent()
-    # TRL sets the setting that this warns of
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    profile = load_profile(args.run, args.model, args.dataset)
-    run = run_folder(args.run, profile.model, profile.dataset, args.seed)
+    names, profile, run, seed = begin("Train policies of a run, by name.")
     questions = load_table(run / "02_dedup" / "questions.parquet")
-    study = Study(profile, questions, run, args.seed, args.seed)
-    for name in args.names:
+    study = Study(profile, questions, run, seed, seed)
+    for name in names:
         train_named(study, name)
         gc.collect()  # a trainer and its model refer to each other
     PartialState().destroy_process_group()  # its threads must not outlive the interpreter

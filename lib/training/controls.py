@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lib.judge.catalogue import Catalogue
+from lib.judge.grading import short_answers
 from lib.judge.rivals import Candidates
-from lib.judge.rules import abstains, answer_text, judge_answer
+from lib.judge.rules import abstains, judge_answer
 from lib.metrics import majority_vote
 
 
@@ -89,9 +90,8 @@ def majority_answers(samples: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame
 
     samples: a sample frame of them. A question of which no sample names anything is left out.
     """
-    spoken = samples.merge(train[["question_id", "question"]], on="question_id")
-    pairs = zip(spoken["text"], spoken["question"], strict=True)
-    votes = majority_vote(spoken.assign(vote=[answer_text(*pair) for pair in pairs]))
+    spoken = samples[samples["question_id"].isin(train["question_id"])]
+    votes = majority_vote(spoken.assign(vote=short_answers(spoken, train)))
     votes = votes.loc[votes["vote"] != "", ["question_id", "vote"]]
     labelled = train.drop(columns="answers").merge(votes, on="question_id")
     return labelled.assign(answers=labelled["vote"].map(lambda vote: [vote]))
