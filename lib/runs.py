@@ -71,12 +71,13 @@ class Stage:
         if not self.done:
             hold(self.folder)
             self.memory = PeakMemory()
-        free = shutil.disk_usage(self.folder).free / 2**30
-        if free < needs_gb:
-            raise OSError(
-                f"{self.folder}: {free:.1f} GB free, this stage needs {needs_gb} GB; free some "
-                "space"
-            )
+            free = shutil.disk_usage(self.folder).free / 2**30
+            if free < needs_gb:
+                let_go(self.folder)
+                raise OSError(
+                    f"{self.folder}: {free:.1f} GB free, this stage needs {needs_gb} GB; free "
+                    "some space"
+                )
         path = self.folder / "settings.json"
         if path.exists():
             old = load_json(path, f"remove {self.folder} to start again")
