@@ -56,7 +56,11 @@ def numbers(folder: Path) -> str:
         for row in rows
         if row["name"].startswith("seconds_")
     }
-    peaks = {row["name"]: f" {row['value']:5.1f} GB" for row in rows if "peak_gb_" in row["name"]}
+    peaks = {  # a run made before it was measured has none
+        row["name"]: f" {row['value']:5.1f} GB"
+        for row in rows
+        if row["name"].startswith("peak_gb_") and row["value"] is not None
+    }
     lines += [
         f"{stage:<36} {value:8.0f} s{peaks.get(f'peak_gb_{stage}', '')}"
         for stage, value in times.items()

@@ -171,6 +171,7 @@ def test_numbers_of_a_run(tmp_path):
         numbers(tmp_path)
     rows = [{"stage": "04_grpo", **summary_row("gain_grpo", 0.3359, 0.2578, 0.4141, 256)}]
     rows += [{"stage": "04_grpo", **summary_row("seconds_04_grpo", 600)}]
+    rows += [{"stage": "04_grpo", **summary_row("peak_gb_04_grpo", None)}]
     rows += [{"stage": "03_baselines", **summary_row("seconds_03_baselines", 61)}]
     write_text(tmp_path / "summary.json", json.dumps(rows))
     found = [line.split() for line in numbers(tmp_path).splitlines()]
