@@ -18,10 +18,12 @@ import torch
 import torch.nn.functional as F
 
 from lib.engine.families import FAMILY_SIZE, Family, KeyValueCache
+from lib.engine.lanes import in_lanes
 from lib.engine.linear import packed_weights
 from lib.engine.logprobs import softmax_
 from lib.engine.passes import PREFILL, run_prompts, run_step
 
+LANE_ROWS = 32  # prefixes that a lane must have to be worth a thread of its own
 VOCABULARY_BLOCK = 256  # tokens summed together before a draw looks inside
 
 
@@ -46,7 +48,6 @@ class Samples:
         return answers
 
 
-@torch.inference_mode()
 def decode(
     policy,
     prompts,
@@ -78,28 +79,55 @@ def decode(
         return np.full((1, max_new_tokens), np.nan) if drawn is None else drawn
 
     n = len(numbers(0)) if prompts else 1
-    cache = make_cache(policy.model, prompts, n, max_new_tokens, rows)
-    waiting = deque(range(len(prompts)))
+    lanes = count_lanes(policy.device, len(prompts), n, rows)
+    how = (max_new_tokens, rows // lanes, entropies, temperature)
+
+    def work(lane):
+        part = range(lane, len(prompts), lanes)
+        return lambda give: decode_part(policy, prompts, part, numbers, *how, give)
 
     with packed_weights(policy.model):
-        while waiting or cache.families:
-            room = rows - sum(len(family.tokens) for family in cache.families)
+        for result in in_lanes([work(lane) for lane in range(lanes)]):
+            if isinstance(result, dict):
+                yield result
+            elif report:
+                report(result)
 
-            # 1) not before a quarter of the rows is free: a prefill of many prompts costs less
-            if waiting and room > rows // 4:
-                families, hidden = admit(policy.model, cache, prompts, waiting, numbers, room)
-            else:  # 2)
-                families, hidden = advance(policy.model, cache)
 
-            # 3) and 4)
-            draw(policy.model, hidden, families, entropies, temperature)
-            ended = 0
-            for family in families:
-                ended += regroup(cache, family, policy.stops, max_new_tokens)
-                if not family.owner.open_families:
-                    yield family.owner.result(policy.stops, entropies)
-            if report:
-                report(ended)
+def count_lanes(device, prompts: int, n: int, rows: int) -> int:
+    """How many parts of the prompts decode beside each other: a CPU's threads, each busy enough."""
+    if device.type != "cpu":
+        return 1
+    width = min(rows, n * prompts)
+    return max(1, min(torch.get_num_threads(), width // LANE_ROWS, prompts))
+
+
+@torch.inference_mode()
+def decode_part(
+    policy, prompts, part, numbers, max_new_tokens, rows, entropies, temperature, give
+) -> None:
+    """Decode the prompts `part`: give each prompt's dict, and after each step how many ended."""
+    waiting = deque(part)
+    n = len(numbers(waiting[0])) if waiting else 1
+    cache = make_cache(policy.model, [prompts[i] for i in part], n, max_new_tokens, rows)
+
+    while waiting or cache.families:
+        room = rows - sum(len(family.tokens) for family in cache.families)
+
+        # 1) not before a quarter of the rows is free: a prefill of many prompts costs less
+        if waiting and room > rows // 4:
+            families, hidden = admit(policy.model, cache, prompts, waiting, numbers, room)
+        else:  # 2)
+            families, hidden = advance(policy.model, cache)
+
+        # 3) and 4)
+        draw(policy.model, hidden, families, entropies, temperature)
+        ended = 0
+        for family in families:
+            ended += regroup(cache, family, policy.stops, max_new_tokens)
+            if not family.owner.open_families:
+                give(family.owner.result(policy.stops, entropies))
+        give(ended)
 
 
 def refuse_long_prompts(model, prompts: list[list[int]], max_new_tokens: int) -> None:
