@@ -112,6 +112,7 @@ class Sampling(Section):
     max_new_tokens: Count  # of every answer that is compared
     rollout_tokens: Count  # of the answers that are learnt from
     questions: Count | None = None  # test questions that are sampled, drawn at random; None: all
+    control_questions: Count | None = None  # of the test questions, for prompts, controls, subsets
     train_samples: Count
     test_samples: Count
     cot_new_tokens: Count

@@ -150,6 +150,15 @@ def one_set(data, there: int):
     return data.model_copy(update={"test": test, "train": min(train, there - test - validation)})
 
 
+def draw_part(questions: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
+    """`count` of the questions at random, in their own order; None or too many: all of them.
+
+    With the same seed a smaller part lies inside a larger one.
+    """
+    count = min(count or len(questions), len(questions))
+    return questions.sample(count, random_state=seed).sort_index()
+
+
 def check_splits(questions: pd.DataFrame) -> dict:
     """Counts that judge the splits: questions of each; texts and ids in two splits (both 0)."""
     texts = questions.assign(text=questions["question"].map(question_key))

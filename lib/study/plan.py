@@ -37,7 +37,7 @@ def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
         *_grpo(profile, sizes),
         _stage_row("05_redistribution", "samples of GRPO, SFT and RFT", samples=after),
         _stage_row("05_redistribution", "likeliest answers", prefixes=likely),
-        *_subsets(profile, test),
+        *_subsets(profile, controls_of(profile, test)),
         *_hacking(profile),
     ]
     return pd.DataFrame(rows)
@@ -59,12 +59,19 @@ def _baselines(profile: Profile, sizes: dict[str, int], part: int) -> list[dict]
     # one example costs about half a group of five
     steps, evaluations = _search(profile, sizes["train"])
     examples = sum(steps * getattr(profile, m).questions_per_step * 0.5 for m in METHODS)
-    greedy = sizes["test"] * (5 + cot) + len(METHODS) * evaluations * sizes["validation"]
+    # the base policy, SFT, RFT and DPO; few-shot and chain of thought
+    greedy = sizes["test"] * 4 + controls_of(profile, sizes["test"]) * (1 + cot)
+    greedy += len(METHODS) * evaluations * sizes["validation"]
     return [
         _stage_row("03_baselines", "samples before RL", samples=samples),
         _stage_row("03_baselines", "greedy answers and chain of thought", samples=greedy),
         _stage_row("03_baselines", "SFT, RFT and DPO", groups=examples),
     ]
+
+
+def controls_of(profile: Profile, test: int) -> int:
+    """How many test questions are asked in other ways, and after short trainings."""
+    return min(profile.sampling.control_questions or test, test)
 
 
 def _search(profile: Profile, train: int) -> tuple[int, int]:
@@ -84,10 +91,11 @@ def _grpo(profile: Profile, sizes: dict[str, int]) -> list[dict]:
         _stage_row("04_grpo", f"{evaluations + 1} evaluations", samples=answers),
     ]
     if profile.controls:
+        part = controls_of(profile, sizes["test"])
         # six short trainings, and one of full length from a start that answers in a few tokens
         short = _training(profile, 6 * profile.controls.steps)
         rows.append(_stage_row("04_grpo", "controls", **short))
-        rows.append(_stage_row("04_grpo", "their greedy answers", samples=10 * sizes["test"]))
+        rows.append(_stage_row("04_grpo", "their greedy answers", samples=10 * part))
     return rows
 
 
@@ -103,7 +111,7 @@ def _live(profile: Profile) -> float:
     return SIGNAL if profile.grpo.skip_zero_variance else 1.0
 
 
-def _subsets(profile: Profile, test: int) -> list[dict]:
+def _subsets(profile: Profile, asked: int) -> list[dict]:
     """The work of the trainings on subsets, and the greedy answers of their policies."""
     attribution = profile.attribution
     # each stratum whole, matched and left out, the smallest being its own match; two masks
@@ -112,7 +120,7 @@ def _subsets(profile: Profile, test: int) -> list[dict]:
     training = _training(profile, subsets * steps)
     return [
         _stage_row("06_attribution", f"{subsets} subsets, {steps} steps each", **training),
-        _stage_row("06_attribution", "greedy answers", samples=test * (subsets + 1)),
+        _stage_row("06_attribution", "greedy answers", samples=asked * (subsets + 1)),
     ]
 
 
@@ -140,6 +148,7 @@ def measure_rates(profile: Profile) -> tuple[dict[str, float], dict[str, int], i
     prompts = [render(policy.tokenizer, direct(text)) for text in texts]
     length = profile.sampling.max_new_tokens
 
+    _time_sampling(policy, prompts[:2], 2, length)  # the first products are slow
     rollout, rows = _time_sampling(policy, prompts, profile.grpo.num_generations, length)
     sample, _ = _time_sampling(policy, prompts[:2], 64, length)
     group, parameters = _time_training(policy, rows, prompts)
