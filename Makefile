@@ -159,9 +159,8 @@ figures: all  ## list the run's figures (pdf, png, plotted numbers as csv); the 
 	@ls $(OUT)/figures/*
 	@[[ $(OUT) != */laptop/smollm2-135m/atlas/seed0 ]] || { mkdir -p docs && cp -v $(OUT)/figures/*_finding.png docs/finding.png; }
 
-report: all  ## the executed notebooks as html, in the run's folder
-	@$(PY) -m nbconvert --log-level=WARN --to html --output-dir $(OUT)/report $(EXECUTED)
-	@ls $(OUT)/report/*.html
+report: all  ## one page that loads nothing: the finding, a browser of all questions, the executed notebooks
+	@$(PY) -m lib.page $(OUT)
 
 clean:  ## forget this run's executed notebooks and failures; its samples, weights and figures stay
 	rm -rf $(foreach path,$(EXECUTED) $(OUT)/failed $(OUT)/report,"$(path)")

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from lib.config import Data, load_profile
 from lib.questions.atlas import BARE, allot, atlas, bare_questions
 from lib.questions.sources import read_benchmark, read_file, typical
-from lib.questions.splits import assign_splits, check_splits, complete, group, load_questions
+from lib.questions.splits import (
+    assign_splits,
+    check_splits,
+    complete,
+    draw_part,
+    group,
+    load_questions,
+)
 from lib.questions.survey import answer_counts, majority_floor, shots, wrong_answers
 from lib.tables import TableError, read_answers
 from lib.text import holds, normalise, unique
@@ -357,3 +364,13 @@ def test_shots_are_of_other_relations_and_the_same_within_one():
     assert examples["q1"] == examples["q2"]
     assert all(answer in ("a3", "a4", "a5") for _, answer in examples["q1"])
     assert len(examples["q3"]) == 2
+
+
+def test_a_part_is_drawn_in_order_and_nested():
+    questions = pd.DataFrame({"question_id": range(50)})
+    small, large = (draw_part(questions, count, seed=3) for count in (10, 20))
+    assert len(small) == 10 and small["question_id"].is_monotonic_increasing
+    assert set(small["question_id"]) < set(large["question_id"])
+    assert not small.equals(draw_part(questions, 10, seed=4))
+    for all_of_them in (None, 50, 99):
+        assert draw_part(questions, all_of_them, seed=3).equals(questions)

@@ -1,0 +1,127 @@
+"""The page of a run: its rows by hand, hostile texts, and the page itself in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+
+from lib.page import make_page, question_rows, sanitise
+from lib.tables import write_table
+
+HOSTILE = "</script><img src=x onerror=alert(1)><b>$title</b> =HYPERLINK(1)"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def graded(run, stage, texts, grades, rows):
+    """Write texts and grades of rows (question_id, sample, text, correct)."""
+    frame = pd.DataFrame(rows, columns=["question_id", "sample", "text", "correct"])
+    frame["correct"] = frame["correct"].astype("boolean")
+    write_table(frame.drop(columns="correct"), run / stage / f"{texts}.parquet")
+    write_table(frame.drop(columns="text"), run / stage / f"{grades}.parquet")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of three test questions: one repaired, one damaged, one without a verdict."""
+    folder = tmp_path / "laptop" / "model" / "atlas" / "seed0"
+    questions = pd.DataFrame(
+        {
+            "question_id": ["a", "b", "c", "t"],
+            "split": ["test", "test", "test", "train"],
+            "question": ["Where is Lima?", "Where is Oslo?", HOSTILE, "Where is Rome?"],
+            "answers": [["Peru", "Perú"], ["Norway"], ["x"], ["Italy"]],
+            "relation": ["city", "city", "other", "city"],
+        }
+    )
+    write_table(questions, folder / "02_dedup" / "questions.parquet")
+    before = [("a", 0, "Chile", False), ("b", 0, "Norway", True), ("c", 0, HOSTILE, None)]
+    graded(folder, "03_baselines", "greedy_base_test", "grades_greedy_base_test", before)
+    after = [("a", 0, "Peru", True), ("b", 0, "Sweden", False), ("c", 0, "y", False)]
+    graded(folder, "04_grpo", "greedy_grpo_test", "grades_greedy_grpo_test", after)
+    drawn = [("a", 0, "Chile", False), ("a", 1, "Peru", True), ("a", 2, "Chile", False)]
+    graded(folder, "03_baselines", "samples_base_test", "grades_base_test", drawn)
+    settings = folder / "06_attribution" / "settings.json"
+    settings.parent.mkdir()
+    strata = {"zero": [0, 0], "low": [0, 0.5], "high": [0.5, 1]}
+    settings.write_text(json.dumps({"attribution": {"strata": strata}}))
+    cells = [
+        {"cell_type": "markdown", "source": [f"# A title\n\nWords {HOSTILE}"]},
+        {
+            "cell_type": "code",
+            "source": ["print(1)"],
+            "outputs": [
+                {"output_type": "stream", "name": "stdout", "text": [f"said {HOSTILE}"]},
+                {
+                    "output_type": "display_data",
+                    "data": {
+                        "text/html": f"<style>b</style><table><tr><td>4{HOSTILE}</td></tr></table>"
+                    },
+                },
+            ],
+        },
+    ]
+    (folder / "01_data.ipynb").write_text(json.dumps({"cells": cells}))
+    return folder
+
+
+def test_rows_by_hand(run):
+    rows = {row["id"]: row for row in question_rows(run)}
+    assert list(rows) == ["a", "b", "c"]
+    assert [row["outcome"] for row in rows.values()] == ["repaired", "damaged", "no verdict"]
+    assert rows["a"]["golds"] == ["Peru", "Perú"]
+    assert rows["a"]["share"] == pytest.approx(1 / 3)
+    assert rows["a"]["stratum"] == "low"
+    assert rows["a"]["samples"] == [["Chile", 2, False], ["Peru", 1, True]]
+    assert rows["a"]["samplesAfter"] is None and rows["b"]["stratum"] is None
+    assert (rows["c"]["before"], rows["c"]["rightBefore"]) == (HOSTILE, None)
+
+
+def test_a_run_that_has_only_questions_has_a_page(run):
+    for stage in ("03_baselines", "04_grpo"):
+        shutil.rmtree(run / stage)
+    assert {row["outcome"] for row in question_rows(run)} == {"no verdict"}
+    assert "Where is Lima?" in make_page(run)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="questions.parquet is missing; run the notebooks"):
+        make_page(tmp_path)
+
+
+def test_texts_never_become_markup_and_nothing_is_loaded(run):
+    page = make_page(run)
+    assert "<img src=x" not in page and "<b>$title" not in page
+    assert page.count("</script>") == 2  # its own
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert "default-src 'none'" in page
+    assert sanitise("<a href='javascript:x'>y</a><i onclick=z>k</i>", {"a"}) == "<a>y</a>k"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+@pytest.mark.parametrize(
+    ("link", "shown", "others"),
+    [
+        ("", ["Where is Lima?", "Where is Oslo?", "3 of 3 questions"], []),
+        ("#questions", ["3 of 3 questions"], []),
+        ("#outcome=repaired", ["Where is Lima?", "1 of 3 questions"], ["Where is Oslo?"]),
+        ("#search=oslo+sweden", ["Where is Oslo?"], ["Where is Lima?"]),
+        ("#open=a", ["Gold: Peru | Perú", "2 × Chile (wrong)"], []),
+        ("#relation=other", ["1 of 3 questions", "&lt;/script&gt;&lt;img"], ["Where is Oslo?"]),
+        ("#stratum=low", ["Where is Lima?"], ["Where is Oslo?"]),
+    ],
+)
+def test_filters_filter_in_a_browser(run, tmp_path, link, shown, others):
+    path = tmp_path / "index.html"
+    path.write_text(make_page(run))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    profile = f"--user-data-dir={tmp_path / 'browser'}"
+    command = [BROWSER, *options, profile, "--dump-dom", f"{path.as_uri()}{link}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    body = done.stdout[done.stdout.index("<body>") : done.stdout.index('<script id="data"')]
+    table = body[body.index('<div class="controls">') :]
+    assert all(text in table for text in shown), table
+    assert not any(text in table for text in others)
+    assert "CONSOLE" not in done.stderr
