@@ -17,7 +17,7 @@ import torch
 from datasets import disable_progress_bars
 
 from bench.figure import draw_bench
-from bench.memory import peak_of_sampling
+from bench.memory import peak_of_sampling, sample_forever
 from bench.rows import ROWS, Bench
 from lib.runs import manifest
 from lib.tables import write_text
@@ -34,12 +34,15 @@ def main() -> None:
     )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--sample", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     unknown = sorted(set(args.rows) - set(ROWS))
     if unknown:
         parser.error(f"unknown row {unknown}; allowed: {', '.join(ROWS)}")
     if args.sample:
         return peak_of_sampling(args.sample)
+    if args.load:
+        return sample_forever()
     os.environ["TQDM_DISABLE"] = "1"
     disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning)

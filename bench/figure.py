@@ -13,6 +13,7 @@ def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
         "update": 5,
         "step": 4,
         "rollout": 3,
+        "greedy": 3,
         "samples_generate": 4,
         "samples_vllm": 4,
         "scoring": 5,

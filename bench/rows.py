@@ -5,7 +5,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,8 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
+from bench.memory import memory_row
+from bench.neighbours import beside_rows
 from bench.peers import Clock, OursGiven, StockGiven, random_model, stock
 from bench.timing import Timing, compared_row, interleave, limit_row, matmul_rate
 from lib.config import ROOT, load_profile
@@ -33,13 +34,16 @@ from lib.training.trainer import SharedPrefixGRPO
 
 GROUPS, N = 16, 5  # of a training step
 LENGTH = 16
+ANSWER = 48  # tokens of a greedy answer, as in the default run
 ROWS = (
     "rollout",
+    "greedy",
     "samples_generate",
     "samples_vllm",
     "scoring",
     "update",
     "step",
+    "beside",
     "memory",
     "growth",
 )
@@ -106,8 +110,9 @@ class Bench:
             flush=True,
         )
 
-    def generate(self, prompts, n, model):
-        """transformers' generate at temperature 1 on left-padded copies of the prompts."""
+    def generate(self, prompts, n, model, do_sample=True, length=LENGTH):
+        """transformers' generate, at temperature 1 or greedy, on left-padded prompts."""
+        drawn = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} if do_sample else {}
         tokenizer = self.policy.tokenizer
         width = max(map(len, prompts))
         ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts])
@@ -116,11 +121,9 @@ class Bench:
             return model.generate(
                 ids.to(self.policy.device),
                 attention_mask=mask.to(self.policy.device),
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-                max_new_tokens=LENGTH,
+                do_sample=do_sample,
+                max_new_tokens=length,
+                **drawn,
                 num_return_sequences=n,
             )
 
@@ -130,6 +133,10 @@ class Bench:
                 self.policy, prompts, lambda i: uniform_draws(0, str(i), n, LENGTH), LENGTH, rows
             )
         )
+
+    def greedy_answers(self, count: int) -> list[dict]:
+        """The greedy answers of the first `count` questions."""
+        return list(decode(self.policy, self.prompts[:count], lambda i: None, ANSWER))
 
     def operations(self, depths, scored: int, passes: int) -> int:
         """Counted operations of `passes` over packed tokens at `depths`, with `scored` logits.
@@ -151,6 +158,37 @@ class Bench:
             partial(self.decode, prompts, N),
             partial(self.generate, copies, 1),
         )
+
+    def greedy(self) -> None:
+        prompts = self.prompts[:200]
+
+        def generate(model):
+            return [
+                self.generate(prompts[start : start + 64], 1, model, do_sample=False, length=ANSWER)
+                for start in range(0, len(prompts), 64)
+            ]
+
+        setting = f"{len(prompts)} questions, one answer of up to {ANSWER} tokens"
+        ours = partial(self.greedy_answers, len(prompts))
+        timing = self.compare("greedy", setting, "generate, batches of 64", ours, generate)
+        answers = {done["index"]: done["ids"][0] for done in timing.results["ours"]}
+        depths = Trie(prompts).depths.tolist()
+        for index, ids in answers.items():
+            depths += range(len(prompts[index]), len(prompts[index]) + len(ids) - 1)
+        operations = self.operations(depths, sum(map(len, answers.values())), passes=1)
+        self.add(limit_row("limit_greedy", setting, operations, timing))
+
+    def beside(self) -> None:
+        """The engine beside other work, over the engine alone."""
+        samples = {d["index"]: d["ids"] for d in self.decode(self.prompts[:GROUPS], N)}
+        given = [list(ids) for i in range(GROUPS) for ids in samples[i]]
+        same = dict(steps=2, beta=0.0, skip=False, completions=given * 2)
+        work = {
+            "100 greedy answers": partial(self.greedy_answers, 100),
+            "an update": partial(self.trainer, OursGiven, **same),
+        }
+        for row in beside_rows(work, self.repeats):
+            self.add(row)
 
     def samples_generate(self) -> None:
         prompts, n = self.prompts[:2], 128
@@ -323,33 +361,7 @@ class Bench:
 
     def memory(self) -> None:
         """Peak memory of a process that samples 200 questions, over that for 20 questions."""
-        peaks = [
-            int(
-                subprocess.run(
-                    [sys.executable, "-m", "bench", "--sample", str(count)],
-                    cwd=ROOT,
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                ).stdout.split()[-1]
-            )
-            / 2**20
-            for count in (20, 200)
-        ]
-        self.add(
-            {
-                "name": "memory",
-                "setting": "200 questions against 20, n=8; GB in place of seconds",
-                "peer": "peak with a tenth of the questions",
-                "ours_s": peaks[1],
-                "peer_s": peaks[0],
-                "ratio": peaks[1] / peaks[0],
-                "low": None,
-                "high": None,
-                "repeats": 1,
-                "exactness": None,
-            }
-        )
+        self.add(memory_row())
 
     def growth(self) -> None:
         """Seconds of sampling as n, prompt, answer and number of questions grow in turn."""
