@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.config import ROOT
+from lib.config import ROOT, Profile, load_profile
 from lib.processes import PeakMemory, hold, let_go
 from lib.tables import load_json, load_table, write_table, write_text
 
@@ -250,24 +250,20 @@ def open_stage(
     uses: tuple[str, ...],
     after: tuple[str, ...] = (),
     needs_gb: float = 0.5,
+    more: Callable[[Profile], dict] | None = None,
 ):
     """The checked profile and the Stage `name` of this run.
 
     The stage's settings are model, dataset, seed, the profile's sections named in `uses`, and a
     digest of the settings of each finished stage in `after`; a missing or unfinished one raises
-    FileNotFoundError.
+    FileNotFoundError. more: what else of the profile decides on the stage.
     """
-    from lib.config import load_profile
-
     profile = load_profile(run, model, dataset)
     folder = run_folder(run, profile.model, profile.dataset, seed)
     dump = profile.model_dump()
     settings = {"model": profile.models[profile.model], "dataset": profile.dataset, "seed": seed}
     settings |= {key: dump[key] for key in uses}
-    if "files" in uses and profile.dataset in profile.files:  # an edited file is another data set
-        source = ROOT / profile.files[profile.dataset]
-        if source.is_file():
-            settings["file"] = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    settings |= more(profile) if more else {}
     for earlier in after:
         if not (folder / earlier / "done.json").exists():
             raise FileNotFoundError(

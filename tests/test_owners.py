@@ -15,6 +15,7 @@ import pytest
 from lib.config import ROOT, ProfileError, load_profile
 from lib.engine.models import load_policy
 from lib.processes import FolderInUse, PeakMemory, hold, let_go
+from lib.questions.sources import source_files
 from lib.report import numbers
 from lib.runs import SettingsDiffer, Stage, forget, open_stage
 from lib.tables import DamagedFile, load_json
@@ -211,11 +212,11 @@ def test_an_edited_file_of_questions_is_noticed(tmp_path, monkeypatch):
     path.write_text("question,answers\nwhere is Rome,Italy\n")
     base = load_profile("smoke")
     profile = base.model_copy(update={"dataset": "mine", "files": {"mine": str(path)}})
-    monkeypatch.setattr("lib.config.load_profile", lambda *given: profile)
+    monkeypatch.setattr("lib.runs.load_profile", lambda *given: profile)
     monkeypatch.setenv("OUTPUTS", str(tmp_path / "out"))
-    opened = ("01_data", "smoke", None, "mine", 0, ("data", "files"))
-    open_stage(*opened)
-    open_stage(*opened)
+    opened = ("01_data", "smoke", None, "mine", 0, ("data",))
+    open_stage(*opened, more=source_files)
+    open_stage(*opened, more=source_files)
     path.write_text("question,answers\nwhere is Rome,France\n")
-    with pytest.raises(SettingsDiffer, match="`file` is"):
-        open_stage(*opened)
+    with pytest.raises(SettingsDiffer, match="`sources` is"):
+        open_stage(*opened, more=source_files)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lib.config import Data, load_profile
 from lib.questions.atlas import BARE, allot, atlas, bare_questions
-from lib.questions.sources import read_benchmark, read_file, typical
+from lib.questions.sources import read_benchmark, read_file, source_files, typical
 from lib.questions.splits import (
     assign_splits,
     check_splits,
@@ -312,6 +312,22 @@ def test_mirror_and_its_drift(tmp_path):
         read_benchmark("popqa", mirror)
     with pytest.raises(TableError, match=r"SimpleQA.*test.parquet: no such file"):
         read_benchmark("simpleqa", mirror)
+
+
+def test_the_files_of_a_mirror_are_counted_and_digested(tmp_path):
+    mirror = write_mirror(tmp_path / "hub")
+    asked = profile(dataset="nq", hub_mirror=str(mirror))
+    before = source_files(asked)["sources"]
+    assert list(before) == ["nq_open/train.parquet", "nq_open/validation.parquet"]
+    assert before["nq_open/train.parquet"].startswith("9 rows, sha256 ")
+    moved = mirror.rename(tmp_path / "elsewhere")
+    asked = profile(dataset="nq", hub_mirror=str(moved))
+    assert source_files(asked)["sources"] == before
+    path = moved / "nq_open" / "validation.parquet"
+    pd.read_parquet(path).assign(question="who else").to_parquet(path)
+    changed = source_files(asked)["sources"]
+    assert {key for key in before if before[key] != changed[key]} == {"nq_open/validation.parquet"}
+    assert source_files(profile(dataset="atlas")) == {}
 
 
 @pytest.mark.skipif(not MIRROR, reason="set HUB_MIRROR to a mirror of the benchmarks")

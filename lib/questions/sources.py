@@ -1,10 +1,14 @@
 """Where questions come from: the hub's benchmarks, a mirror of them, the user's own files."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from lib.config import ROOT, Profile
 from lib.tables import TableError, need, read_answers, read_table
 from lib.text import normalise, unique
 
@@ -44,6 +48,36 @@ def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
         ids = [f"{name}-{split}-{i:06d}" for i in range(len(frame))]
         frames.append(frame.assign(official=split, question_id=ids))
     return pd.concat(frames, ignore_index=True)
+
+
+def source_files(profile: Profile) -> dict:
+    """{"sources": {file: its rows and digest}} of the run's own files or mirror; {} without files.
+
+    A setting of the stage that reads them: an edited file is another data set.
+    """
+    name = profile.dataset
+    if name in profile.files:
+        paths = {profile.files[name]: ROOT / profile.files[name]}
+    elif name in HUB and profile.hub_mirror:
+        folder, counts = HUB[name][2], HUB[name][4]
+        names = [f"{folder}/{split}.parquet" for split in counts]
+        paths = {part: Path(profile.hub_mirror) / part for part in names}
+    else:
+        return {}
+    found = {key: path for key, path in paths.items() if path.is_file()}  # reading says what lacks
+    return {"sources": {key: _describe_file(path) for key, path in found.items()}}
+
+
+def _describe_file(path: Path) -> str:
+    """Rows, where it is a parquet file, and sha256."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    if path.suffix != ".parquet":
+        return f"sha256 {digest}"
+    try:
+        return f"{pq.read_metadata(path).num_rows} rows, sha256 {digest}"
+    except pa.ArrowException:  # reading says what is wrong with it
+        return f"sha256 {digest}"
 
 
 def _from_hub(hub_id, configuration, split, revision) -> pd.DataFrame:
