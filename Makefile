@@ -89,6 +89,7 @@ settings: $(READY)
 ifeq ($(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE)),)
 	@$(PY) -m lib.engine.models template --run $(RUN) --model $(MODEL)
 endif
+	@[[ -e $(lastword $(EXECUTED)) ]] || $(PY) -m lib.study.memory $(RUN) $(MODEL) $(DATASET)
 
 # what papermill and the kernel say beside the notebook's own words
 export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$

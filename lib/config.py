@@ -120,7 +120,7 @@ class Sampling(Section):
     checked: Count = 4  # answers of a question that the policy itself calls true or false
     temperatures: list[Positive] = [0.25, 0.5, 0.75]  # beside 1
     temperature_samples: Count = 8
-    rows: Count
+    rows: Count = Field(256, exclude=True)  # at most; fewer where memory is short
     likely_questions: Count  # questions whose likeliest answers are enumerated
     likely_nodes: Count  # prefixes that are run for each of them
     backend: Literal["engine", "vllm"] = "engine"

@@ -1,6 +1,7 @@
 """The sampler against plain transformers: tokens, log-probabilities, distribution, resuming."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -217,6 +218,62 @@ def test_every_sample_is_reported_when_it_ends(llama):
     assert sum(ended) == 27
     assert len(ended) >= 6  # told step by step
     assert sum(len(answer["ids"]) for answer in answers) == 27
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_lanes_give_the_same_answers(llama, monkeypatch, two_threads):
+    prompts = [[3, 4, 5], [3, 6], [7], [8, 3], [5]]
+    rest = (prompts, uniform(1, 9, 6), 6, 64)
+    one = {d["index"]: d for d in decode(llama, *rest)}
+    assert decoding.count_lanes(torch.device("cpu"), 5, 9, 64) == 1  # too few rows for two
+    monkeypatch.setattr(decoding, "LANE_ROWS", 2)
+    assert decoding.count_lanes(torch.device("cpu"), 5, 9, 64) == 2
+    assert decoding.count_lanes(torch.device("cuda"), 5, 9, 64) == 1
+    ended = []
+    two = {d["index"]: d for d in decode(llama, *rest, report=ended.append)}
+    assert {i: d["ids"] for i, d in two.items()} == {i: d["ids"] for i, d in one.items()}
+    assert all(np.allclose(two[i]["logprob"], one[i]["logprob"], atol=1e-5) for i in one)
+    assert sum(ended) == 5 * 9
+
+
+def test_out_of_memory_means_fewer_rows_and_the_same_answers(llama, monkeypatch, capsys):
+    prompts = [[3, 4, 5], [3, 6], [7], [8, 3]]
+    rest = (prompts, uniform(1, 6, 6), 6, 32)
+    before = {d["index"]: d["ids"] for d in decode(llama, *rest)}
+    step, limit = decoding.run_step, 7
+
+    def small(model, cache, depths):
+        if len(depths) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(model, cache, depths)
+
+    monkeypatch.setattr(decoding, "run_step", small)
+    after = {d["index"]: d["ids"] for d in decode(llama, *rest)}
+    assert after == before
+    assert "out of memory: 16 rows from now on" in capsys.readouterr().out
+    limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        list(decode(llama, *rest))
+
+
+def test_rows_are_as_many_as_fit_into_half_of_the_free_memory(llama, monkeypatch):
+    config = llama.model.config
+    heads, width = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
+    entry = 2 * config.num_hidden_layers * heads * width * 4
+    each = (10 + 6) * entry + 8 * config.vocab_size  # 10 tokens of prompt, 6 of the answer
+    memory = SimpleNamespace(available=2 * 5 * each + 10)
+    monkeypatch.setattr(decoding.psutil, "virtual_memory", lambda: memory)
+    assert decoding.fitting_rows(llama.model, [[3] * 10, [4]], 1, 6, 256) == 5
+    assert decoding.fitting_rows(llama.model, [[3] * 10, [4]], 1, 6, 3) == 3
+    memory.available = 1
+    assert decoding.fitting_rows(llama.model, [[3] * 10, [4]], 1, 6, 256) == 1
 
 
 def test_time_left_is_told_only_when_there_is_an_estimate(monkeypatch, capsys):

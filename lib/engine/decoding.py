@@ -11,9 +11,11 @@ order, or on how many other samples are drawn.
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from zlib import crc32
 
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 
@@ -79,19 +81,47 @@ def decode(
         return np.full((1, max_new_tokens), np.nan) if drawn is None else drawn
 
     n = len(numbers(0)) if prompts else 1
-    lanes = count_lanes(policy.device, len(prompts), n, rows)
-    how = (max_new_tokens, rows // lanes, entropies, temperature)
-
-    def work(lane):
-        part = range(lane, len(prompts), lanes)
-        return lambda give: decode_part(policy, prompts, part, numbers, *how, give)
-
+    rows = fitting_rows(policy.model, prompts, n, max_new_tokens, rows)
+    open_prompts = dict.fromkeys(range(len(prompts)))
     with packed_weights(policy.model):
-        for result in in_lanes([work(lane) for lane in range(lanes)]):
-            if isinstance(result, dict):
-                yield result
-            elif report:
-                report(result)
+        while open_prompts:
+            left = list(open_prompts)
+            lanes = count_lanes(policy.device, len(left), n, rows)
+            how = (max_new_tokens, max(1, rows // lanes), entropies, temperature)
+            parts = [left[lane::lanes] for lane in range(lanes)]
+            works = [partial(decode_part, policy, prompts, part, numbers, *how) for part in parts]
+            try:
+                for result in in_lanes(works):
+                    if isinstance(result, dict):
+                        del open_prompts[result["index"]]
+                        yield result
+                    elif report:
+                        report(result)
+            except torch.OutOfMemoryError:
+                if rows == 1:
+                    raise
+                rows //= 2  # what is not finished begins again; its random numbers are the same
+                print(f"out of memory: {rows} rows from now on", flush=True)
+
+
+def fitting_rows(model, prompts, n: int, max_new_tokens: int, rows: int) -> int:
+    """At most `rows` prefixes, as many as fit into half of the free memory.
+
+    A prefix takes its keys and values, with its prompt's, and twice its logits.
+    """
+    config, device = model.config, model.device
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    entry = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+    shared = min(n, FAMILY_SIZE)  # prefixes of one prompt, whose entries they share
+    longest = max(map(len, prompts), default=0)
+    each = (longest / shared + max_new_tokens) * entry + 8 * config.vocab_size
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        free -= torch.cuda.memory_allocated(device)  # what torch keeps is free for it
+    else:
+        free = psutil.virtual_memory().available
+    return max(1, min(rows, int(free / 2 / each)))
 
 
 def count_lanes(device, prompts: int, n: int, rows: int) -> int:

@@ -13,6 +13,7 @@ from lib.engine.models import check_template, load_policy, locate
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct, render
 from lib.questions.splits import load_questions
+from lib.study.memory import check_memory, memory_need, read_shape
 from lib.training.apart import METHODS, training_steps
 
 # share of the groups with both right and wrong answers, which alone are trained on; measured: 0.4
@@ -190,7 +191,7 @@ def _time_training(policy, rows: list[list[int]], prompts: list) -> tuple[float,
 
 
 def plan(profile: Profile) -> tuple[pd.DataFrame, list[str]]:
-    """The stages with their seconds, and sentences about memory, disk and judge calls."""
+    """The stages with their seconds, and sentences about disk and judge calls."""
     seconds, sizes, parameters = measure_rates(profile)
     table = work(profile, sizes)
     many = table["what"].str.startswith("samples")
@@ -199,13 +200,7 @@ def plan(profile: Profile) -> tuple[pd.DataFrame, list[str]]:
     enumerated = table["prefixes"] * seconds["rollout"] / 10
     table["seconds"] = each + trained + enumerated
 
-    training = parameters * 16 / GIB
-    reference = f", {parameters * 4 / GIB:.1f} GB for the reference" if profile.grpo.beta else ""
-    sentences = [
-        f"memory of the training: {training:.1f} GB for weights, gradients and Adam{reference}; "
-        "activations come on top",
-        f"disk: some {parameters * 4 * (6 + 3) / GIB:.1f} GB of weights and checkpoints",
-    ]
+    sentences = [f"disk: some {parameters * 4 * (6 + 3) / GIB:.1f} GB of weights and checkpoints"]
     if profile.judge.kind == "llm":
         calls = int(table["samples"].sum())
         sentences.append(
@@ -218,10 +213,15 @@ def main() -> None:
     try:
         profile = load_profile(*sys.argv[1:])
         source = locate(profile.models[profile.model])[0]
+        shape = read_shape(profile.models[profile.model])
+        need = memory_need(profile, shape).pivot(index="part", columns="phase", values="gb")
+        print(f"GB for one process of {profile.model}, {shape.parameters / 1e6:,.0f} M parameters:")
+        print(need.to_string(na_rep="", float_format="{:.1f}".format))
+        print(check_memory(profile, shape))
         print(f"{profile.model}: {check_template(profile)}")
         print(f"measuring {profile.model} ({source}) for some seconds", flush=True)
         table, sentences = plan(profile)
-    except (ProfileError, ValueError, OSError) as error:
+    except (ProfileError, ValueError, OSError, MemoryError) as error:
         sys.exit(f"plan: {error}")
 
     table["minutes"] = table["seconds"] / 60

@@ -1,0 +1,121 @@
+"""The memory plan: shapes, hand-counted bytes, refusals."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from lib.config import load_profile
+from lib.engine.trie import share_prefixes
+from lib.study.memory import (
+    GB,
+    PROMPT,
+    check_memory,
+    launched,
+    memory_need,
+    peak,
+    read_shape,
+    shape_of,
+)
+
+
+def test_a_shape_is_that_of_the_model():
+    config = LlamaConfig(
+        num_hidden_layers=3,
+        hidden_size=32,
+        intermediate_size=48,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=70,
+    )
+    shape = shape_of(config)
+    whole = AutoModelForCausalLM.from_config(config)
+    assert shape.parameters == sum(p.numel() for p in whole.parameters())
+    assert (shape.layers, shape.key_heads, shape.width, shape.vocabulary) == (3, 2, 8, 70)
+
+
+@pytest.mark.parametrize(
+    ("run", "model", "billions"),
+    [
+        ("gpu", "qwen2.5-1.5b", 1.54),
+        ("paper", "qwen2.5-7b", 7.62),
+        ("paper", "llama3.1-8b", 8.03),
+        ("paper", "olmo2-7b", 7.30),
+    ],
+)
+def test_known_models_need_no_network_and_fit_their_profile(run, model, billions):
+    profile = load_profile(run, model)
+    shape = read_shape(profile.models[model])
+    assert shape.parameters / 1e9 == pytest.approx(billions, abs=0.01)  # as their makers say
+    card = {"gpu": 48, "paper": 80}[run]
+    assert peak(memory_need(profile, shape), on_card=True) < card
+
+
+def test_bytes_by_hand():
+    profile = load_profile("laptop")
+    shape = read_shape("wheel")
+    need = memory_need(profile, shape).set_index(["phase", "part"])["gb"] * GB
+    assert need["sampling", "weights"] == 4 * 134_515_008
+    # 30 layers, keys and values of 3 heads of 64 in float32, 64 prefixes of 64 + 48 tokens
+    assert need["sampling", "keys and values"] == 64 * (64 + 48) * 30 * 2 * 3 * 64 * 4
+    assert need["training", "Adam"] == 8 * 134_515_008
+    assert need["training", "reference"] == 0  # beta is 0
+
+
+def test_what_a_launch_divides():
+    assert launched(load_profile("laptop")) == (1, False, False)
+    profile = load_profile("paper")
+    assert launched(profile) == (8, True, True)
+    command = profile.launch.replace("fsdp2", "zero2")
+    assert launched(profile.model_copy(update={"launch": command})) == (8, False, True)
+    shape = read_shape(profile.models[profile.model])
+    need = memory_need(profile, shape).set_index(["phase", "part"])["gb"]
+    assert need["training", "Adam"] == pytest.approx(shape.parameters * 8 / 8 / GB)
+
+
+def test_what_does_not_fit_is_refused_with_what_to_do():
+    profile = load_profile("laptop")
+    shape = read_shape("wheel")
+    assert "this machine has 16.0 GB" in check_memory(profile, shape, there=16.0, cards=False)
+    with pytest.raises(MemoryError, match="lower grpo.micro_batch"):
+        check_memory(profile, shape, there=2.0, cards=False)
+
+
+@pytest.mark.parametrize("micro_batch", [20, 40])
+def test_activations_are_those_that_autograd_keeps(micro_batch):
+    """Counted on a small model with the engine's packed pass: within a fifth."""
+    profile = load_profile("laptop")
+    grpo = profile.grpo.model_copy(update={"micro_batch": micro_batch})
+    profile = profile.model_copy(update={"grpo": grpo})
+    config = LlamaConfig(
+        num_hidden_layers=4,
+        hidden_size=64,
+        intermediate_size=160,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=200,
+    )
+    model = share_prefixes(AutoModelForCausalLM.from_config(config))
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(micro_batch // 5):
+        prompt = rng.integers(0, 200, PROMPT).tolist()
+        rows += [prompt + rng.integers(0, 200, 24).tolist() for _ in range(5)]
+    ids = torch.tensor(rows)
+    labels = ids.clone()
+    labels[:, :PROMPT] = -100
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        mask = torch.ones_like(ids)
+        out = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+    counted = sum(size for pointer, size in kept.items() if pointer not in weights)
+    out.loss.backward()
+    need = memory_need(profile, shape_of(config)).set_index(["phase", "part"])["gb"]
+    assert need["training", "activations"] * GB == pytest.approx(counted, rel=0.2)
