@@ -171,6 +171,14 @@ class Tuning(Training):
     beta: Positive | None = None
 
 
+class Lora(Section):
+    """Train small matrices beside the frozen weights; None in a profile trains all weights."""
+
+    rank: Count
+    alpha: Positive  # the update counts alpha / rank
+    targets: str | list[str] = "all-linear"
+
+
 class Search(Section):
     """Learning rates that every trained method tries; the best one on validation is taken."""
 
@@ -237,6 +245,7 @@ class Profile(Section):
     rft: Tuning
     dpo: Tuning
     grpo: Grpo
+    lora: Lora | None = Field(None, exclude_if=lambda value: value is None)
     search: Search | None = None  # None: each section's own learning rate
     controls: Controls | None = None  # None leaves them out
     training_seeds: Count = 1  # of GRPO, SFT and RFT, on the same questions

@@ -262,7 +262,7 @@ def open_stage(
     folder = run_folder(run, profile.model, profile.dataset, seed)
     dump = profile.model_dump()
     settings = {"model": profile.models[profile.model], "dataset": profile.dataset, "seed": seed}
-    settings |= {key: dump[key] for key in uses}
+    settings |= {key: dump[key] for key in uses if key in dump}
     settings |= more(profile) if more else {}
     for earlier in after:
         if not (folder / earlier / "done.json").exists():

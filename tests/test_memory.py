@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from lib.config import load_profile
+from lib.config import Lora, load_profile
+from lib.engine.adapters import lora_config
 from lib.engine.trie import share_prefixes
 from lib.study.memory import (
     GB,
     PROMPT,
+    adapter_parameters,
     check_memory,
     launched,
     memory_need,
@@ -79,6 +82,30 @@ def test_what_does_not_fit_is_refused_with_what_to_do():
     assert "this machine has 16.0 GB" in check_memory(profile, shape, there=16.0, cards=False)
     with pytest.raises(MemoryError, match="lower grpo.micro_batch"):
         check_memory(profile, shape, there=2.0, cards=False)
+
+
+def test_adapters_are_counted_as_peft_makes_them():
+    config = LlamaConfig(
+        num_hidden_layers=3,
+        hidden_size=32,
+        intermediate_size=48,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=70,
+    )
+    lora = Lora(rank=5, alpha=10)
+    profile = load_profile("laptop").model_copy(update={"lora": lora})
+    made = get_peft_model(AutoModelForCausalLM.from_config(config), lora_config(profile))
+    trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
+    assert adapter_parameters(5, shape_of(config)) == trained
+
+
+def test_adapters_bring_7b_to_one_card():
+    profile = load_profile("gpu", "qwen2.5-7b")
+    shape = read_shape(profile.models["qwen2.5-7b"])
+    assert peak(memory_need(profile, shape), on_card=True) > 140
+    profile = profile.model_copy(update={"lora": Lora(rank=16, alpha=32)})
+    assert peak(memory_need(profile, shape), on_card=True) < 80
 
 
 @pytest.mark.parametrize("micro_batch", [20, 40])

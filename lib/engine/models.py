@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from lib.config import Profile, load_profile
+from lib.engine.adapters import adapted, merge
 from lib.engine.decoding import decode, uniform_draws
 from lib.engine.trie import use_layouts
 from lib.tables import DamagedFile
@@ -68,9 +69,15 @@ class Policy:
 def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
     """The profile's model, or the trained weights in `folder`, in the profile's precision.
 
+    Trained adapters are merged into the weights that they were trained on.
+
     Raises DamagedFile where the folder holds no whole weights, or some that are not finite.
     """
     logging.disable_progress_bar()
+    if (base := adapted(folder)) is not None:
+        whose = locate(profile.models[profile.model])[0]
+        inside = load_policy(profile, None if base == whose else base)
+        return make_policy(merge(inside.model, folder), inside.tokenizer)
     name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
     if profile.threads:
         torch.set_num_threads(profile.threads)
@@ -104,8 +111,21 @@ def load_sampler(profile: Profile, folder: Path | str | None = None):
         return load_policy(profile, folder)
     from lib.engine.vllm import open_vllm  # only who chose this back end waits for its packages
 
+    if adapted(folder) is not None:
+        folder = merged_folder(profile, folder)
     name, revision = (str(folder), None) if folder else locate(profile.models[profile.model])
     return open_vllm(name, revision, profile.dtype, profile.sampling.base_url)
+
+
+def merged_folder(profile: Profile, folder: Path | str) -> Path:
+    """A folder of whole weights, made once from the adapters in `folder`, for other engines."""
+    whole = Path(folder).with_name(f"{Path(folder).name}_merged")
+    if not whole.exists():
+        policy, temporary = load_policy(profile, folder), whole.with_suffix(".tmp")
+        policy.model.save_pretrained(temporary)
+        policy.tokenizer.save_pretrained(temporary)
+        temporary.rename(whole)
+    return whole
 
 
 def make_policy(model, tokenizer) -> Policy:

@@ -129,17 +129,31 @@ def _answering(profile: Profile, shape: Shape, size: int, tokens: int) -> dict[s
 
 
 def _held_in_training(profile: Profile, shape: Shape) -> dict[str, float]:
-    """Bytes that a training holds from step to step: float32 weights, gradients, Adam's state."""
+    """Bytes that a training holds from step to step.
+
+    Without adapters weights, gradients and Adam's two moments are float32. With them the weights
+    stay as they are, and what is trained is float32 beside them.
+    """
     processes, weights, gradients = launched(profile)
-    whole, shared = 4 * shape.parameters, 4 * shape.parameters / processes
-    copy = 2 if profile.grpo.bf16 else 4
+    trained = adapter_parameters(profile.lora.rank, shape) if profile.lora else shape.parameters
+    size = torch.finfo(getattr(torch, profile.dtype)).bits // 8
+    held = size * shape.parameters + 4 * trained if profile.lora else 4 * trained
+    copied, reference = weights, profile.grpo.beta and not profile.lora
+    by_weights, by_gradients = (processes if divided else 1 for divided in (weights, gradients))
     return {
-        "weights": shared if weights else whole,
-        "gradients": shared if gradients else whole,
-        "Adam": 2 * (shared if gradients else whole),
-        "reference": (shared if weights else whole) if profile.grpo.beta else 0,
-        "gathered copy": copy * shape.parameters if weights else 0,
+        "weights": held / by_weights,
+        "gradients": 4 * trained / by_gradients,
+        "Adam": 8 * trained / by_gradients,
+        "reference": held / by_weights if reference else 0,
+        "gathered copy": (2 if profile.grpo.bf16 else 4) * shape.parameters if copied else 0,
     }
+
+
+def adapter_parameters(rank: int, shape: Shape) -> int:
+    """Weights of LoRA's matrices on all linear layers of the blocks."""
+    queries, keys = shape.heads * shape.width, shape.key_heads * shape.width
+    attention = 2 * (shape.hidden + queries) + 2 * (shape.hidden + keys)
+    return shape.layers * rank * (attention + 3 * (shape.hidden + shape.inner))
 
 
 def _activations(profile: Profile, shape: Shape) -> dict[str, float]:

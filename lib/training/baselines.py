@@ -15,6 +15,7 @@ from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lib.config import Profile, Tuning
+from lib.engine.adapters import lora_config, plain_model
 from lib.engine.models import Policy, load_policy
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct
@@ -43,7 +44,9 @@ class PairTrainer(DPOTrainer):
         return dataset
 
     def _precompute_ref_logps(self, dataset, name, batch_size):
-        share_prefixes(self.model)  # TRL scores the reference while the trainer is being built
+        share_prefixes(
+            plain_model(self.model)
+        )  # TRL scores the reference while the trainer is being built
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
 
@@ -123,7 +126,8 @@ def fine_tune(
         folder, profile, rows.head(0) if validation is None else validation, (), method
     )
     policy = policy or load_policy(profile)
-    policy.model.float()  # bf16 weights would round small updates away
+    if not profile.lora:
+        policy.model.float()  # bf16 weights would round small updates away
     tuning = getattr(profile, method)
     if method == "dpo":
         data = pair_dataset(rows, policy.tokenizer)
@@ -131,7 +135,7 @@ def fine_tune(
         data = completion_dataset(rows, policy.tokenizer, prompt)
     arguments = settings(tuning, work, seed, steps, mixed=profile.dtype == "bfloat16")
     arguments["train_sampling_strategy"] = order
-    watch.trainer = trainer = make_tuner(method, tuning, policy, data, arguments, watch)
+    watch.trainer = trainer = make_tuner(method, profile, policy, data, arguments, watch)
 
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     publish(trainer, watch, budget(trainer, watch, rows, data))
@@ -158,20 +162,23 @@ def settings(tuning: Tuning, work: Path, seed: int, steps: int, mixed: bool) -> 
     )
 
 
-def make_tuner(method: str, tuning: Tuning, policy: Policy, data: Dataset, arguments: dict, watch):
+def make_tuner(
+    method: str, profile: Profile, policy: Policy, data: Dataset, arguments: dict, watch
+):
     """TRL's trainer of `policy` on `data`, which runs each shared prefix once."""
     common = dict(
         model=policy.model,
         train_dataset=data,
         processing_class=policy.tokenizer,
         callbacks=[watch],
+        peft_config=lora_config(profile),
     )
     if method == "dpo":
-        pairs = dict(beta=tuning.beta or 0.1, precompute_ref_log_probs=True)
+        pairs = dict(beta=profile.dpo.beta or 0.1, precompute_ref_log_probs=True)
         trainer = PairTrainer(args=DPOConfig(**arguments, **pairs), **common)
     else:
         trainer = SFTTrainer(args=SFTConfig(**arguments), **common)
-        share_prefixes(trainer.model)
+        share_prefixes(plain_model(trainer.model))
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.config import Profile
+from lib.engine.adapters import adapters_off
 from lib.engine.decoding import decode
 from lib.engine.models import make_policy
 from lib.engine.sampling import answer_logprobs
@@ -159,7 +160,9 @@ class Evaluation(Watch):
         """KL from the first policy: mean log-ratio of the sampled answers, in nats per answer."""
         pairs = [(prompts[i], record["ids"][0]) for i, record in enumerate(sampled)]
         now = [record["logprob"][0] for record in sampled]
-        return float(np.mean(now) - np.mean(answer_logprobs(self.reference, pairs)))
+        with adapters_off(self.trainer.accelerator.unwrap_model(self.trainer.model)):
+            first = answer_logprobs(self.reference, pairs)
+        return float(np.mean(now) - np.mean(first))
 
     def accuracies(self, first: int, step: int) -> list[float]:
         """Accuracy of the logged evaluations from step `first` to before `step`."""

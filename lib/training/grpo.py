@@ -31,6 +31,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig
 
 from lib.config import Profile
+from lib.engine.adapters import lora_config, plain_model
 from lib.engine.models import Policy, load_policy, locate
 from lib.engine.trie import share_prefixes
 from lib.judge.grading import make_reward
@@ -116,13 +117,17 @@ def stored_answers(samples: pd.DataFrame, train: pd.DataFrame, policy: Policy) -
 
 
 def start(profile: Profile, policy: Policy | None) -> tuple[Policy, Policy | None]:
-    """The policy to train, in float32, and a copy of a given one as it is before training."""
+    """The policy to train, in float32, and a copy of a given one as it is before training.
+
+    Under adapters the weights stay as they are: the policy before training is the one without.
+    """
     first = None
-    if policy:
+    if policy and not profile.lora:
         first = replace(policy, model=copy.deepcopy(policy.model).eval())
 
     policy = policy or load_policy(profile)
-    policy.model.float()  # bf16 weights would round updates of this size away
+    if not profile.lora:
+        policy.model.float()  # bf16 weights would round updates of this size away
     policy.model.train()
     return policy, first
 
@@ -191,6 +196,7 @@ def make_trainer(
         train_dataset=questions,
         processing_class=policy.tokenizer,
         callbacks=[watch],
+        peft_config=lora_config(profile),
     )
     trainer.remove_callback(PrinterCallback)
 
@@ -198,13 +204,15 @@ def make_trainer(
     trainer.skip_zero_variance = profile.grpo.skip_zero_variance  # 5)
     trainer.difficulty_weight = profile.grpo.difficulty_weight  # 6)
     for model in filter(None, (trainer.model, trainer.ref_model)):
-        share_prefixes(model)  # 4)
+        share_prefixes(plain_model(model))  # 4)
     return trainer
 
 
 def reference(trainer: SharedPrefixGRPO, policy: Policy) -> Policy | None:
-    """TRL's reference model as a Policy; None where there is none or each process has a part."""
-    model = trainer.ref_model
+    """The policy before training, where the trainer holds it whole: TRL's reference, or adapters
+    that can be put off; else None."""
+    unwrapped = trainer.accelerator.unwrap_model(trainer.model)
+    model = trainer.ref_model if plain_model(unwrapped) is unwrapped else plain_model(unwrapped)
     whole = model is not None and not sharded(model)
     return replace(policy, model=model) if whole else None
 

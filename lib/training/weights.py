@@ -9,6 +9,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
+from lib.engine.adapters import plain_model
 from lib.engine.trie import use_layouts
 from lib.tables import write_text
 
@@ -56,9 +57,12 @@ def whole_model(trainer):
     It is the trained model itself, or, where FSDP2 gives each process a part of the weights, a copy
     of the whole weights as they are now.
     """
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    unwrapped = trainer.accelerator.unwrap_model(trainer.model)
+    model = plain_model(unwrapped)
     if not sharded(model):
         return model
+    if model is not unwrapped:
+        raise ValueError("`lora` trains on one card or under DDP; divided weights are not merged")
 
     if getattr(trainer, "_whole", None) is None:
         whole = AutoModelForCausalLM.from_config(model.config).to(trainer.accelerator.device)
