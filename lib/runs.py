@@ -267,7 +267,8 @@ def open_stage(
     for earlier in after:
         if not (folder / earlier / "done.json").exists():
             raise FileNotFoundError(
-                f"{folder / earlier} is not finished; run `make {earlier} RUN={run}` first"
+                f"{folder / earlier} is not finished; run `make {earlier} RUN={run} "
+                f"MODEL={profile.model} DATASET={profile.dataset} SEED={seed}` first"
             )
         path = folder / earlier / "settings.json"
         mend = f"remove {folder / earlier} to start again"

@@ -56,7 +56,8 @@ def test_no_space_left_is_one_clear_line(tmp_path, monkeypatch):
 
 def test_a_stage_needs_its_earlier_stages(outputs):
     with pytest.raises(
-        FileNotFoundError, match=r"01_data is not finished; run `make 01_data RUN=laptop` first"
+        FileNotFoundError,
+        match=r"01_data is not finished; run `make 01_data RUN=laptop MODEL=smollm2-135m ",
     ):
         open_stage("02_dedup", "laptop", None, None, 0, uses=("dedup",), after=("01_data",))
 
