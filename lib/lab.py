@@ -9,14 +9,14 @@ from pathlib import Path
 
 from lib.config import ROOT
 
-SOURCES = ROOT / "notebooks"
+NOTEBOOKS = ROOT / "notebooks"
 _times: dict[str, tuple[bytes, int]] = {}  # of a file that is being saved: its text, its time in ns
 
 
 def before_save(model: dict, path: str, contents_manager=None, **others) -> None:
     """Drop outputs, counts and what the lab notes about itself, from a notebook in `notebooks/`."""
     place = Path(contents_manager._get_os_path(path)) if contents_manager else Path(path)
-    if model["type"] != "notebook" or place.parent != SOURCES:
+    if model["type"] != "notebook" or place.parent != NOTEBOOKS:
         return
     if place.exists():
         _times[str(place)] = place.read_bytes(), place.stat().st_mtime_ns
