@@ -1,6 +1,8 @@
 """Processes: one writer for each folder, no child that outlives its parent, the memory in use."""
 
+import ctypes
 import fcntl
+import gc
 import json
 import os
 import socket
@@ -76,6 +78,14 @@ def end_with_parent(every: float = 1.0) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def release_memory() -> None:
+    """Give memory that is not used back to the system; the allocator keeps it for the next step."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc's
+        libc.malloc_trim(0)
 
 
 class PeakMemory:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -205,6 +206,32 @@ def test_stages_of_other_code_are_told(tmp_path, monkeypatch):
     assert "other code" not in numbers(tmp_path)
     monkeypatch.setattr("lib.report.code_digest", lambda: "another")
     assert f"{tmp_path / '04_grpo'} was made by other code; remove it" in numbers(tmp_path)
+
+
+RELEASE = """
+import numpy as np, psutil
+from lib.processes import release_memory
+arrays = [np.ones(2**17) for _ in range(300)]  # a megabyte each, from the heap
+last = np.ones(2**17)  # so that the top of the heap stays in use
+arrays = None
+kept = psutil.Process().memory_info().rss
+release_memory()
+print((kept - psutil.Process().memory_info().rss) / 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_memory_that_the_allocator_keeps_is_given_back():
+    tunables = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592"
+    done = subprocess.run(
+        [sys.executable, "-c", RELEASE],
+        env=os.environ | {"GLIBC_TUNABLES": tunables},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) > 250  # MB of 300
 
 
 def test_an_edited_file_of_questions_is_noticed(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ its own answers, some of which are replaced by the attack; everything after that
 lib.training.grpo. What the arms leave is read by lib.study.hacked.
 """
 
-import gc
 import hashlib
 import os
 import shutil
@@ -24,6 +23,7 @@ from lib.engine.sampling import greedy
 from lib.judge.attacks import ATTACKS
 from lib.judge.grading import make_reward
 from lib.judge.rules import precheck
+from lib.processes import release_memory
 from lib.study.audit import verdicts
 from lib.tables import load_table, write_table
 from lib.training.apart import begin
@@ -192,7 +192,7 @@ def run(
         start = train_start(profile, train, attack, stage / "start", seed)
         for arm, arm_judge in both_arms(judge).items():
             train_arm(profile, train, validation, arm_judge, start, stage / arm, seed)
-            gc.collect()  # a trainer and its model refer to each other
+            release_memory()  # a trainer and its model refer to each other
 
     # a gigabyte and more; the log and the rollouts are what is read
     weights = [stage / arm / name for arm in ARMS for name in ("best", "last")]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lib.config import PROFILES, Profile, load_profile
-from lib.processes import PARENT, end_with_parent
+from lib.processes import PARENT, end_with_parent, release_memory
 from lib.runs import run_folder
 from lib.tables import DamagedFile, load_json
 
@@ -67,6 +67,7 @@ def train_apart(
     values = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
     options = [str(part) for pair in values.items() if pair[1] is not None for part in pair]
 
+    release_memory()  # the trainings need it now
     missing = [name for name, folder in folders.items() if not finished(folder)]
     batches = [[name] for name in missing] if launch else [missing] if missing else []
     for names in batches:

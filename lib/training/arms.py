@@ -5,7 +5,6 @@ negative advantages, the controls of form, the rewards without truth. 06_attribu
 training questions, and masked hits. `sft_seed1` is `sft` with the next training seed.
 """
 
-import gc
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ from accelerate import PartialState
 from lib.config import Profile
 from lib.engine.models import load_policy
 from lib.judge.grading import make_reward
+from lib.processes import release_memory
 from lib.questions.atlas import bare_questions
 from lib.tables import load_json, load_table, write_text
 from lib.training.apart import METHODS, begin, read_log, training_steps
@@ -218,7 +218,7 @@ def main() -> None:
     study = Study(profile, questions, run, seed, seed)
     for name in names:
         train_named(study, name)
-        gc.collect()  # a trainer and its model refer to each other
+        release_memory()  # a trainer and its model refer to each other
     PartialState().destroy_process_group()  # its threads must not outlive the interpreter
 
 
