@@ -1,5 +1,8 @@
 """Rewards without the truth, by hand: form, coins, masks, majorities, and the switches of GRPO."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ from lib.judge.grading import make_reward
 from lib.training.apart import read_rollouts
 from lib.training.controls import CoinReward, FormReward, MaskedReward, majority_answers
 from lib.training.grpo import stored_answers, train_grpo
+from lib.training.rewards import Rewards
 from tests.tiny import ANSWERS, GROUP, tiny_policy, tiny_profile, with_grpo, word_tokenizer
 from tests.tiny import QUESTIONS as TINY
 
@@ -28,6 +32,33 @@ def test_form_is_any_candidate_stated_as_a_right_answer_is():
     assert rewards == [1, 1, 0, 0, 0, 0]
     free = ["anybody", "I do not know.", ""]
     assert FormReward(QUESTIONS)([author] * 3, [["x"]] * 3, free) == [1, 0, 0]
+
+
+def test_a_cut_answer_earns_nothing_and_is_not_judged(tmp_path):
+    seen = []
+
+    def judge(questions, answers, predictions):
+        seen.extend(predictions)
+        return [1.0] * len(predictions)
+
+    texts = ["France", "France is", "Spain", "Spain and"]
+    columns = dict(
+        prompts=[""] * 4,
+        completions=[[{"content": text}] for text in texts],
+        completion_ids=[[5, 2], [5, 6], [7, 2], [7, 8]],
+        question_id=["a", "a", "b", "b"],
+        question=["?"] * 4,
+        answers=[["France"]] * 4,
+        trainer_state=SimpleNamespace(global_step=0),
+    )
+    rewards = Rewards(judge, 2, tmp_path / "rollouts.jsonl", stops={2})
+    assert rewards.correct(**columns) == [1.0, 0.0, 1.0, 0.0]
+    assert seen == ["France", "Spain"]
+    lines = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
+    assert [(line["hits"], line["n"]) for line in lines] == [(1, 2), (1, 2)]
+
+    judge.whole_only = False  # a coin is tossed for every answer
+    assert rewards.correct(**columns) == [1.0] * 4
 
 
 def test_a_coin_does_not_look_and_can_be_tossed_again():

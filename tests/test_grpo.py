@@ -104,6 +104,7 @@ def holds_a_gold_answer(settings, questions=None):
         pairs = zip(golds, texts, strict=True)
         return [float(any(holds(text, gold) for gold in names)) for names, text in pairs]
 
+    reward.whole_only = False  # a random policy seldom ends an answer in three words
     return reward
 
 

@@ -86,7 +86,9 @@ def test_an_arm_earns_what_its_judge_believes(outputs, profile, monkeypatch):
     arms = {arm: hacked.rollouts(outputs / arm, QUESTIONS, "Solution") for arm in hacking.ARMS}
     size = 3 * 2 * profile.audit.hacking.num_generations
     assert all(len(rows) == size for rows in arms.values())
-    assert arms["unguarded"]["reward"].eq(1.0).all()
+    # every answer that was not cut: this judge believes them all
+    assert arms["unguarded"]["reward"].isin([0.0, 1.0]).all()
+    assert arms["unguarded"]["reward"].sum() > arms["guarded"]["reward"].sum()
     # the guards leave a judge that believes everything what the rule judge confirms
     guarded = arms["guarded"]
     assert (guarded["reward"].astype(bool) <= guarded["true"]).all()

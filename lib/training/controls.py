@@ -22,8 +22,6 @@ class FormReward:
     relation can have; without a relation any answer that is not blank and does not abstain earns.
     """
 
-    whole_only = True  # lib.training.rewards: a cut answer earns nothing
-
     def __init__(self, questions: pd.DataFrame):
         known = Catalogue(questions)
         self.candidates: dict[str, Candidates | None] = {}
@@ -49,6 +47,8 @@ class FormReward:
 
 class CoinReward:
     """1.0 or 0.0 by the toss of a coin, whatever the answer says."""
+
+    whole_only = False  # lib.training.rewards: that an answer is cut plays no part either
 
     def __init__(self, seed: int):
         self.seed = seed

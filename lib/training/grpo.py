@@ -16,8 +16,9 @@ What differs from TRL's GRPOTrainer has a number, which stands again at each pla
 7) Every default of TRL that would change this recipe is closed.
 8) Numbers that are not finite stop the training before an update: TRL would go on.
 9) The prompt is the one that evaluation renders; any other is refused.
+10) An answer that the limit cut earns nothing, as it is no example for RFT and DPO either.
 2, 3, 5, 6 and 9 stand in lib.training.trainer, with two switches for the controls: stored answers
-in place of fresh ones, and no negative advantages; 8 in lib.training.rewards and .watch.
+in place of fresh ones, and no negative advantages; 8 and 10 in lib.training.rewards and .watch.
 """
 
 import copy

@@ -11,7 +11,9 @@ class Rewards:
 
     judge: (questions, gold answers, predictions) -> 1.0, 0.0 or None each; None where it failed.
     n: answers of a group. texts: write the texts and rewards too, not only the number of hits.
-    stops: token ids that end an answer. A judge with `whole_only` gives 0.0 to cut answers.
+    stops: token ids that end an answer. An answer that the limit cut earns 0.0 and is not judged:
+    where a part of an answer can earn 1.0, a policy learns to talk on. A judge whose `whole_only`
+    is False sees cut answers too.
     """
 
     def __init__(self, judge, n: int, path: Path, texts: bool = False, stops=()):
@@ -35,10 +37,13 @@ class Rewards:
         """1.0 for a right answer, 0.0 for a wrong one, None (which TRL masks) without a verdict."""
         step = trainer_state.global_step + 1
         texts = [completion[0]["content"] for completion in completions]
-        rewards = self.judge(question, answers, texts)
-        if getattr(self.judge, "whole_only", False):
-            whole = [bool(self.stops & {*ids[-1:]}) for ids in completion_ids]
-            rewards = [r if w else 0.0 for r, w in zip(rewards, whole, strict=True)]
+        judged = range(len(texts))
+        if getattr(self.judge, "whole_only", True):
+            judged = [i for i in judged if self.stops & {*completion_ids[i][-1:]}]
+        cases = ([column[i] for i in judged] for column in (question, answers, texts))
+        rewards = [0.0] * len(texts)
+        for i, reward in zip(judged, self.judge(*cases), strict=True):
+            rewards[i] = reward
 
         verdicts = [reward for reward in rewards if reward is not None]
         if not np.isfinite(verdicts).all():  # 8) TRL would mask NaN and train on infinity
