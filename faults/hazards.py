@@ -102,6 +102,7 @@ def trained(folder: Path, policy=None, steps: int = 3, judge=None):
     judge = judge or (
         lambda questions, answers, texts: [float(i % 4 == 0) for i in range(len(texts))]
     )
+    judge.whole_only = False  # a random policy seldom ends an answer in three words
     with patch.object(grpo, "make_reward", lambda *given: judge), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         grpo.train_grpo(

@@ -11,6 +11,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from lib.config import load_profile
+from lib.judge.grading import make_reward
 from lib.training.grpo import train_grpo
 from tests.tiny import ANSWERS, QUESTIONS, tiny_policy, tiny_profile, word_tokenizer
 
@@ -19,7 +20,9 @@ def main() -> None:
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     policy = tiny_policy(word_tokenizer(ANSWERS), spread=0.2)
     profile = tiny_profile(load_profile("laptop"), **settings)
-    train_grpo(profile, QUESTIONS, QUESTIONS, folder, 0, 3, (2,), policy)
+    judge = make_reward(profile.judge, QUESTIONS)
+    judge.whole_only = False  # a random policy seldom ends an answer in three words
+    train_grpo(profile, QUESTIONS, QUESTIONS, folder, 0, 3, (2,), policy, judge)
     (folder / "processes").write_text(str(PartialState().num_processes))
     PartialState().destroy_process_group()
 
