@@ -54,7 +54,8 @@ def main() -> None:
     write_text(bench.folder / "machine.json", json.dumps(facts, indent=1) + "\n")
     rows = pd.DataFrame(bench.rows)
     draw_bench(rows, bench.folder)
-    table = rows[["name", "ours_s", "peer_s", "ratio", "low", "high", "same_products", "peer"]]
+    columns = ["name", "ours_s", "peer_s", "ratio", "low", "high", "same_products", "peer"]
+    table = rows.reindex(columns=columns)  # a few rows alone may lack some
     print(table.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
     print(bench.folder / "engine.json")
 

@@ -182,7 +182,7 @@ class Bench:
         """The engine beside other work, over the engine alone."""
         samples = {d["index"]: d["ids"] for d in self.decode(self.prompts[:GROUPS], N)}
         given = [list(ids) for i in range(GROUPS) for ids in samples[i]]
-        same = dict(steps=2, beta=0.0, skip=False, completions=given * 2)
+        same = dict(steps=1, beta=0.0, skip=False, completions=given)
         work = {
             "100 greedy answers": partial(self.greedy_answers, 100),
             "an update": partial(self.trainer, OursGiven, **same),
