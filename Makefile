@@ -168,7 +168,7 @@ figures: all  ## list the run's figures (pdf, png, plotted numbers as csv); the 
 	@[[ $(OUT) != */laptop/smollm2-135m/atlas/seed0 ]] || { mkdir -p docs && cp -v $(OUT)/figures/*_finding.png docs/finding.png; }
 
 report: all  ## one page that loads nothing: the finding, a browser of all questions, the executed notebooks
-	@$(PY) -m lib.page $(OUT)
+	@$(PY) -m lib.study.page $(OUT)
 
 clean:  ## forget this run's executed notebooks and failures; its samples, weights and figures stay
 	rm -rf $(foreach path,$(EXECUTED) $(OUT)/failed $(OUT)/report,"$(path)")

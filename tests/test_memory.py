@@ -21,18 +21,19 @@ from lib.study.memory import (
     shape_of,
 )
 
+SMALL = LlamaConfig(
+    num_hidden_layers=3,
+    hidden_size=32,
+    intermediate_size=48,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    vocab_size=70,
+)
+
 
 def test_a_shape_is_that_of_the_model():
-    config = LlamaConfig(
-        num_hidden_layers=3,
-        hidden_size=32,
-        intermediate_size=48,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=70,
-    )
-    shape = shape_of(config)
-    whole = AutoModelForCausalLM.from_config(config)
+    shape = shape_of(SMALL)
+    whole = AutoModelForCausalLM.from_config(SMALL)
     assert shape.parameters == sum(p.numel() for p in whole.parameters())
     assert (shape.layers, shape.key_heads, shape.width, shape.vocabulary) == (3, 2, 8, 70)
 
@@ -85,19 +86,11 @@ def test_what_does_not_fit_is_refused_with_what_to_do():
 
 
 def test_adapters_are_counted_as_peft_makes_them():
-    config = LlamaConfig(
-        num_hidden_layers=3,
-        hidden_size=32,
-        intermediate_size=48,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=70,
-    )
     lora = Lora(rank=5, alpha=10)
     profile = load_profile("laptop").model_copy(update={"lora": lora})
-    made = get_peft_model(AutoModelForCausalLM.from_config(config), lora_config(profile))
+    made = get_peft_model(AutoModelForCausalLM.from_config(SMALL), lora_config(profile))
     trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
-    assert adapter_parameters(5, shape_of(config)) == trained
+    assert adapter_parameters(5, shape_of(SMALL)) == trained
 
 
 def test_adapters_bring_7b_to_one_card():

@@ -8,7 +8,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from lib.page import make_page, question_rows, sanitise
+from lib.study.page import make_page, question_rows, sanitise
 from lib.tables import write_table
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>$title</b> =HYPERLINK(1)"

@@ -19,7 +19,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from lib.engine.families import FAMILY_SIZE, Family, KeyValueCache
+from lib.engine.families import FAMILY_SIZE, Family, KeyValueCache, key_heads
 from lib.engine.lanes import in_lanes
 from lib.engine.linear import packed_weights
 from lib.engine.logprobs import softmax_
@@ -110,8 +110,7 @@ def fitting_rows(model, prompts, n: int, max_new_tokens: int, rows: int) -> int:
     A prefix takes its keys and values, with its prompt's, and twice its logits.
     """
     config, device = model.config, model.device
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads, width = key_heads(config)
     entry = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
     shared = min(n, FAMILY_SIZE)  # prefixes of one prompt, whose entries they share
     longest = max(map(len, prompts), default=0)

@@ -22,6 +22,13 @@ class Family:
     prefixes: list[list[int]] = field(default_factory=list)  # samples that share each prefix
 
 
+def key_heads(config) -> tuple[int, int]:
+    """How many key heads a model of this configuration has, and the width of a head."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return getattr(config, "num_key_value_heads", None) or heads, width
+
+
 class KeyValueCache:
     """Keys and values of all families, in slots 0, 1, …, so that one call attends for all of them.
 
@@ -32,8 +39,7 @@ class KeyValueCache:
     def __init__(self, model, slots: int, columns: int, size: int = FAMILY_SIZE):
         config = model.config
         self.query_heads = config.num_attention_heads
-        self.heads = getattr(config, "num_key_value_heads", None) or self.query_heads
-        self.width = getattr(config, "head_dim", None) or config.hidden_size // self.query_heads
+        self.heads, self.width = key_heads(config)
         self.groups = self.query_heads // self.heads  # query heads of a key head
 
         shape = (config.num_hidden_layers, slots, self.heads, columns, self.width)

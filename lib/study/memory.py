@@ -16,6 +16,7 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lib.config import PROFILES, Profile, load_profile
+from lib.engine.families import key_heads
 from lib.engine.models import locate
 
 GB = 2**30
@@ -66,14 +67,12 @@ def shape_of(config) -> Shape:
     config = config.get_text_config()
     with torch.device("meta"):  # no memory is taken
         model = AutoModelForCausalLM.from_config(config)
-    heads = config.num_attention_heads
     return Shape(
         config.num_hidden_layers,
         config.hidden_size,
         config.intermediate_size,
-        heads,
-        getattr(config, "num_key_value_heads", None) or heads,
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
+        config.num_attention_heads,
+        *key_heads(config),
         config.vocab_size,
         sum(parameter.numel() for parameter in model.parameters()),
     )

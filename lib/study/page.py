@@ -1,6 +1,6 @@
 """One self-contained page of a run: what was found, every question, the executed notebooks.
 
-    python -m lib.page outputs/laptop/smollm2-135m/atlas/seed0
+    python -m lib.study.page outputs/laptop/smollm2-135m/atlas/seed0
 
 The page loads nothing: pictures are inside, scripts are its own. Texts of questions and models
 never become markup.
@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 
 import bleach
-import numpy as np
 import pandas as pd
 from IPython.display import IFrame
 from nbconvert.filters import ansi2html, markdown2html
 
 from lib.runs import STAGES
+from lib.study.redistribution import accessibility
 from lib.tables import load_json, load_table, write_text
 
 DISTINCT = 12  # different samples shown of a question, the most frequent first
@@ -52,22 +52,22 @@ def question_rows(run: Path) -> list[dict]:
     early, grpo, moved = run / "03_baselines", run / "04_grpo", run / "05_redistribution"
     before = _answers(early / "greedy_base_test", early / "grades_greedy_base_test")
     after = _answers(grpo / "greedy_grpo_test", grpo / "grades_greedy_grpo_test")
-    drawn = _samples(early / "samples_base_test", early / "grades_base_test")
-    later = _samples(moved / "samples_grpo_test", moved / "grades_grpo_test")
     settings = run / "06_attribution" / "settings.json"
-    strata = load_json(settings)["attribution"]["strata"] if settings.exists() else {}
+    strata = load_json(settings)["attribution"]["strata"] if settings.exists() else None
+    drawn = _samples(early / "samples_base_test", early / "grades_base_test", strata)
+    later = _samples(moved / "samples_grpo_test", moved / "grades_grpo_test", strata)
 
     rows = []
     for one in test.itertuples():
         old, right_old = before.get(one.question_id, ("", None))
         new, right_new = after.get(one.question_id, ("", None))
-        share, samples = drawn.get(one.question_id, (None, None))
-        share_after, samples_after = later.get(one.question_id, (None, None))
+        share, stratum, samples = drawn.get(one.question_id, (None, None, None))
+        share_after, _, samples_after = later.get(one.question_id, (None, None, None))
         row = {"id": one.question_id, "question": one.question, "gold": one.answers[0]}
         row |= {"golds": list(one.answers), "relation": one.relation, "before": old, "after": new}
         row |= {"rightBefore": right_old, "rightAfter": right_new}
         row |= {"outcome": OUTCOMES.get((right_old, right_new), "no verdict")}
-        row |= {"share": share, "shareAfter": share_after, "stratum": _stratum(share, strata)}
+        row |= {"share": share, "shareAfter": share_after, "stratum": stratum}
         rows.append(row | {"samples": samples, "samplesAfter": samples_after})
     return rows
 
@@ -92,24 +92,21 @@ def _answers(texts: Path, grades: Path) -> dict[str, tuple[str, bool | None]]:
     return {row.question_id: (row.text, _truth(row.correct)) for row in rows}
 
 
-def _samples(texts: Path, grades: Path) -> dict[str, tuple[float | None, list]]:
-    """question_id -> (share of right samples, the most frequent texts as [text, times, right])."""
-    samples = {}
-    for key, rows in _joined(texts, grades).groupby("question_id"):
+def _samples(texts: Path, grades: Path, strata: dict | None) -> dict[str, tuple]:
+    """question_id -> (share of right samples, stratum, the most frequent as [text, times, right]).
+
+    Share and stratum are None where there is no verdict; so is the stratum without strata.
+    """
+    joined, samples = _joined(texts, grades), {}
+    access = accessibility(joined, strata) if strata else accessibility(joined)
+    known = access.set_index("question_id")[["share", "stratum"]].to_dict("index")
+    for key, rows in joined.groupby("question_id"):
         verdicts = rows.drop_duplicates("text").set_index("text")["correct"]
         counts = rows["text"].value_counts().head(DISTINCT)
         shown = [[text, int(times), _truth(verdicts[text])] for text, times in counts.items()]
-        share = rows["correct"].dropna().astype(float).mean()
-        samples[key] = (None if np.isnan(share) else float(share), shown)
+        found = known.get(key, {"share": None, "stratum": None})
+        samples[key] = (found["share"], found["stratum"] if strata else None, shown)
     return samples
-
-
-def _stratum(share: float | None, strata: dict) -> str | None:
-    """The name of the stratum with low < share <= high; 0 alone where both are 0."""
-    if share is None:
-        return None
-    inside = (k for k, (low, high) in strata.items() if low < share <= high or share == high == 0)
-    return next(inside, None)
 
 
 def render_notebook(path: Path) -> str:
@@ -173,8 +170,7 @@ def finding(run: Path) -> str:
 
 def notebooks(run: Path) -> list[Path]:
     """The executed notebooks of a run, in order."""
-    known = [path for path in sorted(run.glob("*.ipynb"))]
-    return sorted(known, key=lambda path: (path.stem not in STAGES, path.stem))
+    return sorted(run.glob("*.ipynb"), key=lambda path: (path.stem not in STAGES, path.stem))
 
 
 def make_page(run: Path) -> str:
@@ -206,9 +202,7 @@ def browse(run: Path, height: int = 800) -> IFrame:
 
 def main() -> None:
     if len(sys.argv) != 2:
-        sys.exit(
-            "usage: python -m lib.page FOLDER (of a run, outputs/<run>/<model>/<data>/seed<k>)"
-        )
+        sys.exit("usage: python -m lib.study.page FOLDER (a run's: outputs/…/seed<k>)")
     run = Path(sys.argv[1])
     try:
         page = make_page(run)
