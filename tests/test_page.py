@@ -8,7 +8,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from lib.study.page import make_page, question_rows, sanitise
+from lib.study.page import finding, make_page, question_rows, sanitise
 from lib.tables import write_table
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>$title</b> =HYPERLINK(1)"
@@ -98,6 +98,17 @@ def test_texts_never_become_markup_and_nothing_is_loaded(run):
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
     assert "default-src 'none'" in page
     assert sanitise("<a href='javascript:x'>y</a><i onclick=z>k</i>", {"a"}) == "<a>y</a>k"
+
+
+def test_the_finding_is_what_the_last_cells_print(run):
+    def printed(*texts):
+        outputs = [{"output_type": "stream", "name": "stdout", "text": [t]} for t in texts]
+        return {"cell_type": "code", "source": ["x"], "outputs": outputs}
+
+    cells = [printed("progress"), printed(), printed("first\n"), printed("second\n", "third\n")]
+    (run / "02_dedup.ipynb").write_text(json.dumps({"cells": cells}))
+    said = finding(run)
+    assert "first\nsecond\nthird" in said and "progress" not in said
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")

@@ -12,6 +12,7 @@ import json
 import re
 import string
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import bleach
@@ -154,18 +155,25 @@ def _without_style(markup: str) -> str:
 
 
 def finding(run: Path) -> str:
-    """The run's main figure, and what the last cell of each notebook says."""
+    """The run's main figure, and what the last cells of each notebook say."""
     parts = []
     for picture in sorted((run / "figures").glob("*_finding.png")):
         inside = base64.b64encode(picture.read_bytes()).decode()
         words = "Accuracy and pass@k before and after training"
         parts.append(f'<p><img alt="{words}" src="data:image/png;base64,{inside}"></p>')
     for path in notebooks(run):
-        outputs = json.loads(path.read_text())["cells"][-1].get("outputs", [])
-        said = "".join("".join(output.get("text", "")) for output in outputs)
+        cells = json.loads(path.read_text())["cells"]
+        last = list(takewhile(str.strip, map(_printed, reversed(cells))))  # of several cells, maybe
+        said = "".join(reversed(last))
         link = f'<a href="#{path.stem}">{path.stem}</a>'
         parts.append(f"<h3>{link}</h3><pre>{html.escape(said)}</pre>" if said else "")
     return f'<h2 id="finding">What was found</h2>{"".join(parts)}'
+
+
+def _printed(cell: dict) -> str:
+    """What a cell has printed."""
+    outputs = cell.get("outputs", [])
+    return "".join("".join(output.get("text", "")) for output in outputs)
 
 
 def notebooks(run: Path) -> list[Path]:
