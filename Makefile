@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all science plan smoke test test-vllm faults judge judge-stop bench lab figures report clean
+.PHONY: help setup weights settings all experiments science plan smoke test test-vllm faults judge judge-stop bench lab figures report clean
 
 # Names become folders and words of a shell: letters, digits and . _ - alone; a folder may hold / + @ = ~ too
 characters := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z \
@@ -24,8 +24,11 @@ PROFILE := profiles/$(RUN).yaml
 ifeq ($(wildcard $(PROFILE)),)
 $(error unknown profile RUN=$(RUN); allowed: $(basename $(notdir $(wildcard profiles/*.yaml))))
 endif
-MODEL ?= $(shell sed -n 's/^model: *\([^ \#]*\).*/\1/p' $(PROFILE))
-DATASET ?= $(shell sed -n 's/^dataset: *\([^ \#]*\).*/\1/p' $(PROFILE))
+# a profile may extend another one; its own lines come first
+PROFILE += $(wildcard $(addsuffix .yaml,$(addprefix profiles/,$(shell sed -n 's/^extends: *\([^ \#]*\).*/\1/p' $(PROFILE)))))
+first-of = $(firstword $(shell sed -n 's/^$(1): *\([^ \#]*\).*/\1/p' $(PROFILE)))
+MODEL ?= $(call first-of,model)
+DATASET ?= $(call first-of,dataset)
 $(foreach v,MODEL DATASET,$(call given,$v)$(call name,$v))
 SEED ?= 0
 SEEDS ?= 1
@@ -33,16 +36,21 @@ whole = $(if $(strip $($(1))),$(call left,$($(1)),$(digits)),empty)
 $(foreach v,SEED SEEDS,$(if $(call whole,$v),$(call refuse,$v,it is not a whole number)))
 OUTPUTS ?= outputs
 $(call given,OUTPUTS)$(call folder,OUTPUTS)
-OUT = $(OUTPUTS)/$(RUN)/$(MODEL)/$(DATASET)/seed$(SEED)
+# single settings, SET='grpo.steps=50 data.test=400': they are a part of the path
+SET ?=
+$(if $(call left,$(subst $(space),,$(SET)),$(characters) =),$(call refuse,SET,a setting is written section.key=value))
+VARIANT := $(subst $(space),+,$(strip $(RUN) $(sort $(SET))))
+OUT = $(OUTPUTS)/$(VARIANT)/$(MODEL)/$(DATASET)/seed$(SEED)
 
 PYTHON ?= python3
 PY = .venv/bin/python
 # PY=python uses an environment of your own (conda) and makes no .venv
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-EXECUTED := $(NOTEBOOKS:notebooks/%=$(OUT)/%)
+EXPERIMENTS := $(addprefix $(OUT)/,08_ablations.ipynb 09_transfer.ipynb 10_origin.ipynb)
+EXECUTED := $(filter-out $(EXPERIMENTS),$(NOTEBOOKS:notebooks/%=$(OUT)/%))
 
-export OUTPUTS SEEDS
+export OUTPUTS SEEDS SET
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONHASHSEED := 0
@@ -61,8 +69,8 @@ export HF_HUB_OFFLINE := 1
 endif
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "variables: RUN=$(RUN) MODEL=$(MODEL) DATASET=$(DATASET) SEED=$(SEED) OUTPUTS=$(OUTPUTS)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@echo "variables: RUN=$(RUN) MODEL=$(MODEL) DATASET=$(DATASET) SEED=$(SEED) SET='$(SET)' OUTPUTS=$(OUTPUTS)"
 
 setup: $(READY)  ## make .venv from the lock, with the small model's weights (again only when the lock changes)
 
@@ -83,11 +91,14 @@ STAGES := $(basename $(notdir $(NOTEBOOKS)))
 .PHONY: $(STAGES)
 $(STAGES): %: settings $(OUT)/%.ipynb
 
-all: settings $(EXECUTED)  ## every notebook of the run, then its times and main numbers
+all: settings $(EXECUTED)  ## the study (01 to 07) and the paper's claims, then its times and main numbers
 	@$(PY) -m lib.report numbers $(OUT)
 
-science:  ## the same with three training seeds of GRPO, SFT and RFT, in OUTPUTS/science
-	@$(MAKE) --no-print-directory all SEEDS=3 OUTPUTS=$(OUTPUTS)/science
+experiments: settings $(EXECUTED) $(EXPERIMENTS)  ## the study, then ablations, transfer and origin, then the claims again
+	@$(MAKE) --no-print-directory all
+
+science:  ## all experiments with three training seeds of GRPO, SFT and RFT, in OUTPUTS/science
+	@$(MAKE) --no-print-directory experiments SEEDS=3 OUTPUTS=$(OUTPUTS)/science
 
 settings: $(READY)
 	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
@@ -117,14 +128,16 @@ $(OUT)/01_data.ipynb: $(PROFILE)
 $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_baselines.ipynb $(OUT)/07_judge.ipynb: $(OUT)/02_dedup.ipynb
 $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
-$(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb: $(OUT)/04_grpo.ipynb
+$(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb $(EXPERIMENTS): $(OUT)/04_grpo.ipynb
+# the claims read what there is
+$(OUT)/11_claims.ipynb: $(filter-out %/11_claims.ipynb,$(EXECUTED)) $(wildcard $(EXPERIMENTS))
 
 plan: $(READY)  ## what a run will cost: samples, steps, minutes on this machine, memory, judge calls
 	@$(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
 
 smoke: $(READY)  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
-	@$(PY) -m lib.runs forget "$(OUTPUTS)/smoke"
-	@$(MAKE) --no-print-directory all RUN=smoke
+	@$(PY) -m lib.runs forget "$(OUTPUTS)/$(VARIANT:$(RUN)%=smoke%)"
+	@$(MAKE) --no-print-directory experiments RUN=smoke
 
 test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at smoke size; prints the times
 	$(PY) -m ruff check lib faults bench tests notebooks

@@ -4,10 +4,11 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lib.variants import read_settings, with_given
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
@@ -143,7 +144,7 @@ class Grpo(Training):
     num_generations: Annotated[int, Field(ge=2)]
     beta: NotNegative
     epsilon: ProperFraction
-    loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"]
+    loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "sapo"]
     scale_rewards: Literal["group", "batch", "none"]
     skip_zero_variance: bool
     difficulty_weight: NotNegative = 0.0
@@ -201,6 +202,54 @@ class Attribution(Section):
     random_subsets: Count = 3
 
 
+class Arm(Section):
+    """One short GRPO training that changes something; what is not named stays the profile's."""
+
+    set: dict[str, Any] = {}  # settings by their path, such as {"grpo.beta": 0.04}
+    prompt: Literal["direct", "plain", "exam"] = "direct"  # lib.prompts.WORDING
+    questions: Literal["all", "mixed"] = "all"  # mixed: with right and wrong samples before RL
+    reward: Literal["binary", "ternary"] = "binary"  # ternary: -1 for wrong, 0 for abstaining
+
+
+class Ablations(Section):
+    """Short trainings of one length, compared with GRPO at the same step."""
+
+    steps: Count
+    arms: dict[str, Arm]
+
+    @field_validator("arms")
+    @classmethod
+    def plain_names(cls, arms):
+        bad = [name for name in arms if not re.fullmatch(SAFE_NAME, name)]
+        if bad:
+            raise ValueError(f"{bad}: use letters, digits, dot, dash, underscore")
+        return arms
+
+
+class Transfer(Section):
+    """GRPO on one kind of questions, asked on others, and what a training forgets."""
+
+    steps: Count
+    sources: dict[str, list[str]] = {}  # name -> the relations of its questions
+    halved: list[str] = []  # relations, trained on one half of their answers at a time
+    datasets: list[str] = []  # other data sets that the trained policies are asked about
+    questions: Count  # of each of them, and of each ability that no training asks for
+
+
+class Origin(Section):
+    """Facts that a policy has seen a known number of times, and GRPO on others of the same kind."""
+
+    exposures: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
+    train: Count  # facts of each number of exposures that GRPO asks
+    test: Count  # and that are asked before and after
+    teach_learning_rate: Positive
+    teach_epochs: Count = 1
+    steps: Count  # of GRPO
+    learning_rate: Positive  # of GRPO
+    samples: Count  # of each test fact, before and after
+    seeds: Count  # each with facts of its own
+
+
 class Hacking(Section):
     """A short GRPO run against a judge that can be fooled, and the same run with the guards."""
 
@@ -251,6 +300,9 @@ class Profile(Section):
     training_seeds: Count = 1  # of GRPO, SFT and RFT, on the same questions
     attribution: Attribution
     audit: Audit
+    ablations: Ablations | None = None  # None leaves the notebook's trainings out
+    transfer: Transfer | None = None  # the same
+    origin: Origin | None = None  # the same
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
     @field_validator("files", "models")
@@ -262,20 +314,55 @@ class Profile(Section):
             raise ValueError(f"{bad}: {rule}")
         return names
 
+    @model_validator(mode="after")
+    def arms_fit(self):
+        for name, arm in (self.ablations.arms if self.ablations else {}).items():
+            try:
+                changed(self, arm.set | {"ablations": None})
+            except ValidationError as error:
+                said = "; ".join(_explain(e) for e in error.errors())
+                raise ValueError(f"the arm {name!r} cannot be: {said}") from None
+        return self
+
+
+def changed(section: Section, settings: dict[str, Any]):
+    """The section, such as a whole profile, with some settings replaced and checked again.
+
+    settings: values by their path, such as {"grpo.beta": 0.04}. Raises ProfileError for a path that
+    leads nowhere, ValidationError for an unknown key or an impossible value.
+    """
+    values, inner = dict(section), {}
+    for path, value in settings.items():
+        name, _, rest = path.partition(".")
+        if not rest:
+            values[name] = value
+            continue
+        if not isinstance(values.get(name), Section):
+            known = ", ".join(k for k, v in values.items() if isinstance(v, Section))
+            raise ProfileError(f"`{path}`: there is no section `{name}`; sections: {known}")
+        inner.setdefault(name, {})[rest] = value
+
+    for name, replaced in inner.items():
+        values[name] = changed(values[name], replaced)
+    return type(section)(**values)
+
 
 def load_profile(run: str, model: str | None = None, dataset: str | None = None) -> Profile:
     """The checked settings of `profiles/<run>.yaml`; `model` and `dataset` replace its own.
 
     Raises ProfileError with file, key and allowed values for an unknown run, key, model or dataset,
     a value of the wrong type or an impossible one. The environment variables HUB_MIRROR and SEEDS
-    override `hub_mirror` and `training_seeds`.
+    override `hub_mirror` and `training_seeds`, SET any single setting (lib.variants).
     """
     path = PROFILES / f"{run}.yaml"
     if not re.fullmatch(SAFE_NAME, run) or not path.is_file():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise ProfileError(f"unknown profile {run!r}; allowed: {known} (files in {PROFILES})")
 
-    values = _read_yaml(path)
+    try:
+        values = with_given(read_settings(path))
+    except ValueError as error:
+        raise ProfileError(str(error)) from None
     values |= {k: v for k, v in (("model", model), ("dataset", dataset)) if v is not None}
     if os.environ.get("HUB_MIRROR"):
         values["hub_mirror"] = os.environ["HUB_MIRROR"]
@@ -293,17 +380,6 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
         if name not in allowed:
             raise ProfileError(f"{path}: unknown {key} {name!r}; allowed: {', '.join(allowed)}")
     return profile
-
-
-def _read_yaml(path: Path) -> dict:
-    """The mapping in a YAML file; raises ProfileError for anything else."""
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ProfileError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ProfileError(f"{path}: expected a mapping of settings")
-    return values
 
 
 def _explain(error: dict) -> str:

@@ -8,6 +8,12 @@ from lib.template import TemplateError, fit
 # The paper's wording is unknown [?]. The direct prompt keeps its rule in the system message, so
 # that one prefix serves every question.
 DIRECT_RULE = "Answer the question with a short answer only. Do not explain."
+# other wordings of the same request, for the ablation of the prompt
+WORDING = {
+    "direct": DIRECT_RULE,
+    "plain": "Answer with the name only.",
+    "exam": "You take a quiz. Reply to each question with the correct answer and nothing else.",
+}
 TRUE_RULE = "Say whether the proposed answer to the question is true. Say True or False only."
 CHAIN_OF_THOUGHT_RULE = (
     "Think about the question step by step in one or two sentences. "
@@ -19,6 +25,21 @@ def direct(question: str) -> list[dict]:
     """The direct, closed-book, zero-shot prompt of a question, as chat messages."""
     rule = {"role": "system", "content": DIRECT_RULE}
     return [rule, {"role": "user", "content": question}]
+
+
+def worded(name: str) -> Callable[[str], list[dict]]:
+    """The direct prompt in one of the wordings WORDING, as a function of the question."""
+
+    def prompt(question: str) -> list[dict]:
+        _, asked = direct(question)
+        return [{"role": "system", "content": WORDING[name]}, asked]
+
+    return prompt
+
+
+def requested(request: str) -> list[dict]:
+    """A request without any rule, as chat messages: what made-up facts are shown in reply to."""
+    return [{"role": "user", "content": request}]
 
 
 def chain_of_thought(question: str) -> list[dict]:

@@ -18,6 +18,7 @@ import pandas as pd
 from lib.config import ROOT, Profile, load_profile
 from lib.processes import PeakMemory, hold, let_go
 from lib.tables import load_json, load_table, write_table, write_text
+from lib.variants import differing, variant_name
 
 PACKAGES = (
     "torch",
@@ -39,27 +40,33 @@ STAGES = (
     "05_redistribution",
     "06_attribution",
     "07_judge",
+    "08_ablations",
+    "09_transfer",
+    "10_origin",
+    "11_claims",
 )
 
 
 class SettingsDiffer(RuntimeError):
-    """A stage folder was made with other settings: the message names the field and both values."""
+    """A stage folder was made with other settings: the message names them with both values."""
 
 
 def run_folder(run: str, model: str, dataset: str, seed: int) -> Path:
     """The folder `outputs/<run>/<model>/<dataset>/seed<k>`; OUTPUTS replaces `outputs`.
 
+    Single settings given by SET stand after <run>, each with a plus sign before it.
+
     A relative OUTPUTS starts at the repository, so that make and JupyterLab mean the same folder.
     """
     base = ROOT / os.environ.get("OUTPUTS", "outputs")
-    return base / run / model / dataset / f"seed{seed}"
+    return base / variant_name(run) / model / dataset / f"seed{seed}"
 
 
 class Stage:
     """One stage's folder: `settings.json` first, tables, then `summary.json` and `done.json`.
 
     Opening it with the settings it was made with resumes (or loads, when `done`); with other
-    settings it raises SettingsDiffer and names the first field that differs. An unfinished stage
+    settings it raises SettingsDiffer and names what differs. An unfinished stage
     has one writer: where another process is at work it raises FolderInUse.
     """
 
@@ -81,13 +88,13 @@ class Stage:
         path = self.folder / "settings.json"
         if path.exists():
             old = load_json(path, f"remove {self.folder} to start again")
-            for key in sorted(set(old) | set(self.settings)):
-                if old.get(key) != self.settings.get(key):
-                    raise SettingsDiffer(
-                        f"{path}: `{key}` is {old.get(key)!r}, now {self.settings.get(key)!r}; "
-                        f"use another seed or OUTPUTS folder, or remove {self.folder} to start "
-                        "again"
-                    )
+            changes = differing(old, self.settings)
+            if changes:
+                more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+                raise SettingsDiffer(
+                    f"{path}: made with other settings: {', '.join(changes[:3])}{more}; use "
+                    f"another SEED, SET or OUTPUTS, or remove {self.folder} to start again"
+                )
         else:
             write_text(path, json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
 

@@ -1,5 +1,7 @@
 """Questions of a run and their splits: atlas, a benchmark, or the user's own file."""
 
+from zlib import crc32
+
 import numpy as np
 import pandas as pd
 
@@ -23,6 +25,7 @@ MORE = [
     "gives",
     "names",
 ]  # atlas: what is asked, what question and answer give away, the subject's names
+HALVES = ("first", "second")
 SPLITS = ("train", "validation", "test")
 ONE_SET_TEST = 0.2  # of PopQA and SimpleQA: fits the published scores [I]
 
@@ -148,6 +151,19 @@ def one_set(data, there: int):
         x if isinstance(x, int) else round(x * there) for x in (data.validation, data.train)
     )
     return data.model_copy(update={"test": test, "train": min(train, there - test - validation)})
+
+
+def answer_half(questions: pd.DataFrame, seed: int) -> pd.Series:
+    """`first` or `second` for each question: its answer's half, drawn for each answer at random.
+
+    Questions with the same first answer are in the same half, in every split.
+    """
+    names = questions["answers"].str[0].map(normalise)
+    halves = {
+        name: HALVES[int(np.random.default_rng([seed, crc32(name.encode())]).random() < 0.5)]
+        for name in names.unique()
+    }
+    return names.map(halves)
 
 
 def draw_part(questions: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:

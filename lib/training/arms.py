@@ -2,7 +2,8 @@
 
 03_baselines: sft, rft, dpo. 04_grpo: grpo, the 2 x 2 of fresh or stored answers with or without
 negative advantages, the controls of form, the rewards without truth. 06_attribution: subsets of the
-training questions, and masked hits. `sft_seed1` is `sft` with the next training seed.
+training questions, and masked hits. `sft_seed1` is `sft` with the next training seed. What the
+later notebooks train is in lib.training.experiments.
 """
 
 import json
@@ -68,6 +69,12 @@ def with_rate(study: Study, section: str, rate: float) -> Study:
     return replace(study, profile=profile)
 
 
+def with_seed(study: Study, name: str) -> tuple[Study, str]:
+    """The study with the training seed that a name such as `sft_seed1` asks for, and `sft`."""
+    name, again = re.fullmatch(r"(.+?)(?:_seed(\d+))?", name).groups()
+    return replace(study, training_seed=study.seed + int(again or 0)), name
+
+
 def search(study: Study, section: str, folder: Path, train: Callable) -> Study:
     """The study with the learning rate whose short trial is best on the validation questions.
 
@@ -111,10 +118,11 @@ def train_tuned(study: Study, method: str, folder: Path) -> None:
 def train_full(study: Study, folder: Path) -> None:
     """GRPO on all training questions: its learning rate by search, its weights by validation.
 
-    The weights at the lengths of the controls and of the attribution are kept.
+    The weights at the lengths of the shorter trainings are kept.
     """
     sets, profile = (study.split("train"), study.split("validation")), study.profile
-    lengths = {profile.attribution.steps, profile.controls.steps if profile.controls else 1}
+    short = (profile.attribution, profile.controls, profile.ablations)
+    lengths = {section.steps for section in short if section}
     keep = {min(length, study.steps) for length in lengths}
 
     def train(study: Study, folder: Path, steps: int, keep=(), trial: bool = True) -> None:
@@ -194,8 +202,7 @@ STARTED = ("start", "start_grpo", "start_sft")
 def train_named(study: Study, name: str) -> None:
     """Train what is called `name` into its folder, unless it is there."""
     folder = name
-    name, again = re.fullmatch(r"(.+?)(?:_seed(\d+))?", folder).groups()
-    study = replace(study, training_seed=study.seed + int(again or 0))
+    study, name = with_seed(study, folder)
     if name in METHODS:
         train_tuned(study, name, study.run / "03_baselines" / folder)
         return
@@ -212,15 +219,16 @@ def train_named(study: Study, name: str) -> None:
         train_subset(study, name, study.run / "06_attribution" / name)
 
 
-def main() -> None:
+def train_all(train: Callable[[Study, str], None]) -> None:
+    """What a process of `train_apart` does: one training after the other, by the names given."""
     names, profile, run, seed = begin("Train policies of a run, by name.")
     questions = load_table(run / "02_dedup" / "questions.parquet")
     study = Study(profile, questions, run, seed, seed)
     for name in names:
-        train_named(study, name)
+        train(study, name)
         release_memory()  # a trainer and its model refer to each other
     PartialState().destroy_process_group()  # its threads must not outlive the interpreter
 
 
 if __name__ == "__main__":
-    main()
+    train_all(train_named)

@@ -1,4 +1,4 @@
-"""Rewards that say what GRPO gains without the truth: form, chance, the majority, masked hits.
+"""Rewards beside the judge's: form, chance, the majority, masked hits, and one for abstaining.
 
 Each is called as a judge is: (questions, gold answers, predictions) -> 1.0, 0.0 or None each.
 """
@@ -43,6 +43,26 @@ class FormReward:
             judge_answer(text, list(candidates.answers[i]), "alias", question, candidates)
             for i in sorted(named)
         )
+
+
+class TernaryReward:
+    """1.0 for a right answer, 0.0 for one that abstains, -1.0 for a wrong one (arXiv 2509.25760).
+
+    A binary reward pays for a guess whatever the odds; this one pays only where more than half of
+    the guesses would be right.
+    """
+
+    cut = -1.0  # lib.training.rewards: an answer that the limit cut is a wrong one
+
+    def __init__(self, judge):
+        self.judge = judge
+
+    def __call__(self, questions, answers, predictions) -> list[float | None]:
+        verdicts = self.judge(questions, answers, predictions)
+        return [
+            0.0 if verdict == 0.0 and abstains(text) else -1.0 if verdict == 0.0 else verdict
+            for verdict, text in zip(verdicts, predictions, strict=True)
+        ]
 
 
 class CoinReward:

@@ -57,6 +57,7 @@ class Evaluation(Watch):
         self.keep_steps = keep_steps
         self.log = folder / "log.jsonl"
         self.rollouts = folder / "rollouts.jsonl"
+        self.prompt = direct
         self.trainer = None
         self.reference = None
 
@@ -115,7 +116,7 @@ class Evaluation(Watch):
     def measure(self) -> dict:
         """accuracy, accuracy_low, accuracy_high (Wilson), n; with a reference kl (nats, answer)."""
         tokenizer = self.trainer.processing_class
-        prompts = [render(tokenizer, direct(q)) for q in self.validation["question"]]
+        prompts = [render(tokenizer, self.prompt(q)) for q in self.validation["question"]]
         greedy, sampled = self.answers(prompts)
         row = self.accuracy(greedy)
         return row | {"kl": self.kl(prompts, sampled)} if self.reference else row

@@ -23,6 +23,7 @@ in place of fresh ones, and no negative advantages; 8 and 10 in lib.training.rew
 
 import copy
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def train_grpo(
     negatives=True,
     stored=None,
     trial=False,
+    prompt=direct,
 ) -> Path:
     """Train on the questions `train` for `steps` steps into `folder`; returns the folder.
 
@@ -66,7 +68,7 @@ def train_grpo(
     profile's judge, which then only evaluates; rollouts.jsonl then holds the texts and their
     rewards too. negatives: False sets the advantage of wrong answers to 0. stored: a sample frame
     of the questions, from which each group is drawn in place of fresh answers. trial: neither the
-    first policy nor the KL from it is measured.
+    first policy nor the KL from it is measured. prompt: a question's chat messages.
 
     The folder gets `last/` and, with validation questions, `best/` (weights and tokenizer),
     `step<k>/` for each k of `keep_steps`, log.jsonl (one row per step) and rollouts.jsonl (step,
@@ -78,9 +80,11 @@ def train_grpo(
         return folder
     folder.mkdir(parents=True, exist_ok=True)
 
-    policy, first = start(profile, policy)
-    questions = ordered(train, steps, profile.grpo.questions_per_step, seed)
+    measured = len(validation) > 0 and not trial
+    policy, first = start(profile, policy, measured)
+    questions = ordered(train, steps, profile.grpo.questions_per_step, seed, prompt)
     watch = Evaluation(folder, profile, validation, tuple(keep_steps))
+    watch.prompt = prompt
     judge = reward or make_reward(profile.judge, train)
     n = profile.grpo.num_generations
     rewards = Rewards(judge, n, watch.rollouts, bool(reward), policy.stops)
@@ -92,7 +96,7 @@ def train_grpo(
         trainer.stored = stored_answers(stored, train, policy)
     check_prompt(trainer, policy, questions[0])
     watch.trainer = trainer
-    if len(validation) and not trial:
+    if measured:
         watch.reference = reference(trainer, policy) or first or load_policy(profile)
 
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
@@ -117,13 +121,15 @@ def stored_answers(samples: pd.DataFrame, train: pd.DataFrame, policy: Policy) -
     return stored
 
 
-def start(profile: Profile, policy: Policy | None) -> tuple[Policy, Policy | None]:
-    """The policy to train, in float32, and a copy of a given one as it is before training.
+def start(
+    profile: Profile, policy: Policy | None, copied: bool = True
+) -> tuple[Policy, Policy | None]:
+    """The policy to train, in float32, and if `copied` a copy of a given one before training.
 
     Under adapters the weights stay as they are: the policy before training is the one without.
     """
     first = None
-    if policy and not profile.lora:
+    if policy and copied and not profile.lora:
         first = replace(policy, model=copy.deepcopy(policy.model).eval())
 
     policy = policy or load_policy(profile)
@@ -133,14 +139,16 @@ def start(profile: Profile, policy: Policy | None) -> tuple[Policy, Policy | Non
     return policy, first
 
 
-def ordered(train: pd.DataFrame, steps: int, per_step: int, seed: int) -> Dataset:
+def ordered(
+    train: pd.DataFrame, steps: int, per_step: int, seed: int, prompt: Callable = direct
+) -> Dataset:
     """1) One row per group in training order: prompt, question_id, question, answers."""
     rows = train.set_index("question_id")
     order = schedule(rows.index.tolist(), steps, per_step, seed)
     return Dataset.from_list(
         [
             {
-                "prompt": direct(rows.at[question_id, "question"]),
+                "prompt": prompt(rows.at[question_id, "question"]),
                 "question_id": question_id,
                 "question": rows.at[question_id, "question"],
                 "answers": list(rows.at[question_id, "answers"]),

@@ -13,7 +13,7 @@ class Rewards:
     n: answers of a group. texts: write the texts and rewards too, not only the number of hits.
     stops: token ids that end an answer. An answer that the limit cut earns 0.0 and is not judged:
     where a part of an answer can earn 1.0, a policy learns to talk on. A judge whose `whole_only`
-    is False sees cut answers too.
+    is False sees cut answers too; one with `cut` gives them that reward.
     """
 
     def __init__(self, judge, n: int, path: Path, texts: bool = False, stops=()):
@@ -41,7 +41,7 @@ class Rewards:
         if getattr(self.judge, "whole_only", True):
             judged = [i for i in judged if self.stops & {*completion_ids[i][-1:]}]
         cases = ([column[i] for i in judged] for column in (question, answers, texts))
-        rewards = [0.0] * len(texts)
+        rewards = [getattr(self.judge, "cut", 0.0)] * len(texts)
         for i, reward in zip(judged, self.judge(*cases), strict=True):
             rewards[i] = reward
 
