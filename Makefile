@@ -92,7 +92,7 @@ STAGES := $(basename $(notdir $(NOTEBOOKS)))
 $(STAGES): %: settings $(OUT)/%.ipynb
 
 all: settings $(EXECUTED)  ## the study (01 to 07) and the paper's claims, then its times and main numbers
-	@$(PY) -m lib.report numbers $(OUT)
+	@$(PY) -m lib.report finding $(OUT)
 
 experiments: settings $(EXECUTED) $(EXPERIMENTS)  ## the study, then ablations, transfer and origin, then the claims again
 	@$(MAKE) --no-print-directory all

@@ -4,12 +4,11 @@ import argparse
 import json
 import math
 import sys
+from itertools import takewhile
 from pathlib import Path
 
-from lib.runs import code_digest
-from lib.tables import load_json
-
-MAIN = ("accuracy_", "gain_", "repair_rate", "damage_rate", "pass_at_")
+from lib.runs import STAGES, code_digest
+from lib.tables import load_json, write_text
 
 
 def estimate(row, form: str = ".0%", n: bool = True) -> str:
@@ -41,45 +40,45 @@ def _mapping(row) -> dict:
     return row._asdict() if hasattr(row, "_asdict") else dict(row)
 
 
-def numbers(folder: Path) -> str:
-    """The run's main rows with their intervals, then each stage's seconds and their total.
+def executed(run: Path) -> list[Path]:
+    """The executed notebooks of a run, in order."""
+    return sorted(run.glob("*.ipynb"), key=lambda path: (path.stem not in STAGES, path.stem))
+
+
+def last_words(notebook: Path) -> str:
+    """What the last cells of an executed notebook print: its answer, or ""."""
+    cells = json.loads(notebook.read_text())["cells"]
+    printed = (
+        "".join("".join(output.get("text", "")) for output in cell.get("outputs", []))
+        for cell in reversed(cells)
+    )
+    return "".join(reversed(list(takewhile(str.strip, printed))))
+
+
+def finding(folder: Path) -> str:
+    """The run's answers in Markdown, notebook by notebook, then seconds and memory of each stage.
 
     Raises FileNotFoundError when the run has no summary yet.
     """
     path = folder / "summary.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; no stage has finished (`make all`)")
-    rows = load_json(path)
-    lines = [_row(row) for row in rows if row["name"].startswith(MAIN)]
-    times = {
-        row["name"].removeprefix("seconds_"): row["value"]
-        for row in rows
-        if row["name"].startswith("seconds_")
-    }
-    peaks = {  # a run made before it was measured has none
-        row["name"]: f" {row['value']:5.1f} GB"
-        for row in rows
-        if row["name"].startswith("peak_gb_") and row["value"] is not None
-    }
-    lines += [
-        f"{stage:<36} {value:8.0f} s{peaks.get(f'peak_gb_{stage}', '')}"
-        for stage, value in times.items()
-    ]
-    lines += [f"{'all stages':<36} {sum(times.values()):8.0f} s", f"{path}"]
-    lines += [
-        f"{folder / stage} was made by other code; remove it to renew it"
-        for stage in _stale(folder)
-    ]
-    return "\n".join(lines)
-
-
-def _row(row: dict) -> str:
-    """One summary row: name, value, 95 % interval where it has one, number of observations."""
-    value = "-" if row["value"] is None else f"{row['value']:.3f}"
-    known = row["low"] is not None and row["high"] is not None
-    interval = f"[{row['low']:.3f}, {row['high']:.3f}]" if known else ""
-    n = "" if row["n"] is None else f"n={row['n']}"
-    return f"{row['name']:<36} {value:>8} {interval:<18} {n}".rstrip()
+    parts = []
+    for notebook in executed(folder):
+        lines = last_words(notebook).strip().splitlines()
+        items = [line if line.startswith("- ") else f"- {line}" for line in lines]
+        parts.append("\n".join([f"## {notebook.stem}", "", *items]))
+    rows = {(row["stage"], row["name"]): row["value"] for row in load_json(path)}
+    stages = list(dict.fromkeys(stage for stage, _ in rows))
+    times = ["| stage | seconds | GB at most |", "|---|---|---|"]
+    for stage in stages:
+        seconds, peak = (rows.get((stage, f"{what}_{stage}")) for what in ("seconds", "peak_gb"))
+        times.append(f"| {stage} | {seconds or 0:.0f} | {'-' if peak is None else f'{peak:.1f}'} |")
+    total = sum(rows.get((stage, f"seconds_{stage}")) or 0 for stage in stages)
+    times += [f"| all stages | {total:.0f} | |", "", f"Every number: {path}"]
+    times += [f"- {name} was made by other code; remove it to renew it" for name in _stale(folder)]
+    title = f"# {' / '.join(folder.resolve().parts[-4:])}"
+    return "\n\n".join([title, *parts, "\n".join(times)]) + "\n"
 
 
 def _stale(folder: Path) -> list[str]:
@@ -107,15 +106,19 @@ def failure(notebook: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Print a run's numbers, or why its notebook failed."
+        description="Print a run's answers, or why its notebook failed."
     )
-    parser.add_argument("command", choices=["numbers", "failure"])
+    parser.add_argument("command", choices=["finding", "failure"])
     parser.add_argument("path", type=Path)
     args = parser.parse_args()
     if args.command == "failure":
         sys.exit(failure(args.path))
     try:
-        print(numbers(args.path))
+        said = finding(args.path)
+        kept = args.path / "finding.md"
+        if not kept.exists() or kept.read_text() != said:
+            write_text(kept, said)
+        print(said, end="")
     except FileNotFoundError as error:
         sys.exit(str(error))
 

@@ -17,7 +17,7 @@ from lib.config import ROOT, ProfileError, load_profile
 from lib.engine.models import load_policy
 from lib.processes import FolderInUse, PeakMemory, hold, let_go
 from lib.questions.sources import source_files
-from lib.report import numbers
+from lib.report import finding
 from lib.runs import SettingsDiffer, Stage, forget, open_stage
 from lib.tables import DamagedFile, load_json
 from lib.training.apart import read_lines, run_and_print
@@ -203,9 +203,9 @@ def test_weights_that_are_torn_or_not_finite_are_refused(tmp_path):
 
 def test_stages_of_other_code_are_told(tmp_path, monkeypatch):
     Stage(tmp_path, "04_grpo", {}).finish([])
-    assert "other code" not in numbers(tmp_path)
+    assert "other code" not in finding(tmp_path)
     monkeypatch.setattr("lib.report.code_digest", lambda: "another")
-    assert f"{tmp_path / '04_grpo'} was made by other code; remove it" in numbers(tmp_path)
+    assert f"{tmp_path / '04_grpo'} was made by other code; remove it" in finding(tmp_path)
 
 
 RELEASE = """
@@ -245,5 +245,5 @@ def test_an_edited_file_of_questions_is_noticed(tmp_path, monkeypatch):
     open_stage(*opened, more=source_files)
     open_stage(*opened, more=source_files)
     path.write_text("question,answers\nwhere is Rome,France\n")
-    with pytest.raises(SettingsDiffer, match="`sources` is"):
+    with pytest.raises(SettingsDiffer, match="sources"):
         open_stage(*opened, more=source_files)

@@ -13,7 +13,7 @@ import pytest
 
 from lib import runs
 from lib.config import ROOT
-from lib.report import failure, numbers
+from lib.report import failure, finding
 from lib.runs import SettingsDiffer, Stage, gather, open_stage, run_folder, summary_row
 from lib.tables import write_table, write_text
 
@@ -34,9 +34,9 @@ def test_same_settings_resume_then_load(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, "`seed` is 0, now 1"),
-        ({"data": {"train": 9}}, "`data` is"),
-        ({"new": 2}, "`new` is None, now 2"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"data": {"train": 9}}, r"data.train: \d+ -> 9"),
+        ({"new": 2}, "new: None -> 2"),
     ],
 )
 def test_other_settings_are_refused_by_field(tmp_path, change, message):
@@ -74,7 +74,7 @@ def test_an_earlier_stage_made_with_other_settings_is_refused(outputs):
     stage.finish([])
     shutil.rmtree(stage.run / "01_data")
     first(2)
-    with pytest.raises(SettingsDiffer, match="`after_01_data` is"):
+    with pytest.raises(SettingsDiffer, match="after_01_data: "):
         open_stage("02_dedup", "laptop", None, None, 0, uses=("dedup",), after=("01_data",))
 
 
@@ -167,21 +167,27 @@ def test_kill_9_in_a_write_leaves_a_whole_file(tmp_path):
         assert len(set(lines)) == 1
 
 
-def test_numbers_of_a_run(tmp_path):
+def test_the_finding_of_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="no stage has finished"):
-        numbers(tmp_path)
-    rows = [{"stage": "04_grpo", **summary_row("gain_grpo", 0.3359, 0.2578, 0.4141, 256)}]
+        finding(tmp_path)
+    rows = [{"stage": "03_baselines", **summary_row("seconds_03_baselines", 61)}]
     rows += [{"stage": "04_grpo", **summary_row("seconds_04_grpo", 600)}]
-    rows += [{"stage": "04_grpo", **summary_row("peak_gb_04_grpo", None)}]
-    rows += [{"stage": "03_baselines", **summary_row("seconds_03_baselines", 61)}]
+    rows += [{"stage": "04_grpo", **summary_row("peak_gb_04_grpo", 4.25)}]
     write_text(tmp_path / "summary.json", json.dumps(rows))
-    found = [line.split() for line in numbers(tmp_path).splitlines()]
-    assert found[0] == ["gain_grpo", "0.336", "[0.258,", "0.414]", "n=256"]
-    assert found[1:4] == [
-        ["04_grpo", "600", "s"],
-        ["03_baselines", "61", "s"],
-        ["all", "stages", "661", "s"],
+    printed = [{"outputs": [{"text": text}]} for text in (["a table"], "GRPO gains.\n", "- so\n")]
+    cells = [printed[0], {"outputs": []}, *printed[1:]]  # the last two cells are the answer
+    (tmp_path / "04_grpo.ipynb").write_text(json.dumps({"cells": cells}))
+    lines = finding(tmp_path).splitlines()
+    at = lines.index("## 04_grpo")
+    assert lines[at : at + 4] == ["## 04_grpo", "", "- GRPO gains.", "- so"]
+    assert lines[-7:-2] == [
+        "| stage | seconds | GB at most |",
+        "|---|---|---|",
+        "| 03_baselines | 61 | - |",
+        "| 04_grpo | 600 | 4.2 |",
+        "| all stages | 661 | |",
     ]
+    assert "a table" not in lines
 
 
 def test_a_failed_notebook_is_one_line(tmp_path):

@@ -12,7 +12,6 @@ import json
 import re
 import string
 import sys
-from itertools import takewhile
 from pathlib import Path
 
 import bleach
@@ -20,7 +19,7 @@ import pandas as pd
 from IPython.display import IFrame
 from nbconvert.filters import ansi2html, markdown2html
 
-from lib.runs import STAGES
+from lib.report import executed, last_words
 from lib.study.redistribution import accessibility
 from lib.tables import load_json, load_table, write_text
 
@@ -154,36 +153,23 @@ def _without_style(markup: str) -> str:
     return markup[:start] + markup[end + len("</style>") :] if 0 <= start < end else markup
 
 
-def finding(run: Path) -> str:
+def finding_section(run: Path) -> str:
     """The run's main figure, and what the last cells of each notebook say."""
     parts = []
     for picture in sorted((run / "figures").glob("*_finding.png")):
         inside = base64.b64encode(picture.read_bytes()).decode()
         words = "Accuracy and pass@k before and after training"
         parts.append(f'<p><img alt="{words}" src="data:image/png;base64,{inside}"></p>')
-    for path in notebooks(run):
-        cells = json.loads(path.read_text())["cells"]
-        last = list(takewhile(str.strip, map(_printed, reversed(cells))))  # of several cells, maybe
-        said = "".join(reversed(last))
+    for path in executed(run):
+        said = last_words(path)
         link = f'<a href="#{path.stem}">{path.stem}</a>'
         parts.append(f"<h3>{link}</h3><pre>{html.escape(said)}</pre>" if said else "")
     return f'<h2 id="finding">What was found</h2>{"".join(parts)}'
 
 
-def _printed(cell: dict) -> str:
-    """What a cell has printed."""
-    outputs = cell.get("outputs", [])
-    return "".join("".join(output.get("text", "")) for output in outputs)
-
-
-def notebooks(run: Path) -> list[Path]:
-    """The executed notebooks of a run, in order."""
-    return sorted(run.glob("*.ipynb"), key=lambda path: (path.stem not in STAGES, path.stem))
-
-
 def make_page(run: Path) -> str:
     """The page of a run. Raises FileNotFoundError where it has no questions yet."""
-    stages = notebooks(run)
+    stages = executed(run)
     names = ["finding", "questions", *(path.stem for path in stages)]
     sections = [
         f'<h2 id="{path.stem}">{path.stem}</h2><p><a href="#finding">back to the finding</a></p>'
@@ -196,7 +182,7 @@ def make_page(run: Path) -> str:
     return template.substitute(
         title=html.escape(" / ".join(run.resolve().parts[-4:])),
         links=" ".join(f'<a href="#{name}">{name}</a>' for name in names),
-        finding=finding(run),
+        finding=finding_section(run),
         stages="\n".join(sections),
         data=data.replace("<", "\\u003c"),
     )

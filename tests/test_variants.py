@@ -1,0 +1,76 @@
+"""Profiles that extend another one, single settings, and what differs between two."""
+
+import pytest
+
+from lib.config import PROFILES, ProfileError, load_profile
+from lib.runs import run_folder
+from lib.variants import differing, given, read_settings, with_given
+
+
+def test_a_profile_extends_another_section_by_section(tmp_path):
+    (tmp_path / "base.yaml").write_text("a: {x: 1, y: {p: 1, q: 2}}\nb: 3\n")
+    (tmp_path / "child.yaml").write_text("extends: base\na: {y: {p: 5}}\nc: 4\n")
+    values = read_settings(tmp_path / "child.yaml")
+    assert values == {"a": {"x": 1, "y": {"p": 5}}, "b": 3, "c": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("extends: nobody\n", "extends 'nobody', which is not there; profiles: base, middle, odd"),
+        ("extends: middle\n", "'middle' extends another profile itself"),
+        ("- a\n", "expected a mapping"),
+        ("a: [\n", "not valid YAML"),
+    ],
+)
+def test_a_profile_that_cannot_extend_is_refused(tmp_path, text, words):
+    (tmp_path / "base.yaml").write_text("a: 1\n")
+    (tmp_path / "middle.yaml").write_text("extends: base\n")
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_settings(tmp_path / "odd.yaml")
+
+
+def test_single_settings_are_checked_and_stand_in_the_path(monkeypatch):
+    plain = load_profile("smoke")
+    monkeypatch.setenv("SET", "grpo.steps=7 data.test=20  judge.kind=exact")
+    profile = load_profile("smoke")
+    assert (profile.grpo.steps, profile.data.test, profile.judge.kind) == (7, 20, "exact")
+    assert profile.grpo.beta == plain.grpo.beta
+    folder = run_folder("smoke", "m", "d", 0)
+    assert folder.parts[-4] == "smoke+data.test=20+grpo.steps=7+judge.kind=exact"
+    monkeypatch.setenv("SET", "search.learning_rates=1 grpo.steps=7")
+    with pytest.raises(ProfileError, match="search.learning_rates"):
+        load_profile("smoke")
+
+
+@pytest.mark.parametrize("words", ["grpo.steps", "../x=1", "a b=2", "grpo.steps=1;id", "x=1+y=2"])
+def test_single_settings_of_another_form_are_refused(monkeypatch, words):
+    monkeypatch.setenv("SET", words)
+    with pytest.raises(ValueError, match="is not section.key=value"):
+        given()
+
+
+def test_a_setting_of_no_section_is_refused(monkeypatch):
+    monkeypatch.setenv("SET", "nobody.steps=1")
+    with pytest.raises(ValueError, match="no section `nobody`"):
+        with_given({"grpo": {"steps": 2}})
+
+
+def test_setting_leaves_the_given_mapping_alone(monkeypatch):
+    monkeypatch.setenv("SET", "grpo.steps=1")
+    values = {"grpo": {"steps": 2}}
+    assert with_given(values) == {"grpo": {"steps": 1}}
+    assert values == {"grpo": {"steps": 2}}
+
+
+def test_differences_are_named_by_their_path():
+    old = {"data": {"test": 128, "train": 5}, "seed": 0, "gone": 1}
+    new = {"data": {"test": 100, "train": 5}, "seed": 0, "come": [1]}
+    assert differing(old, new) == ["come: None -> [1]", "data.test: 128 -> 100", "gone: 1 -> None"]
+    assert differing(old, old) == []
+
+
+def test_every_profile_can_be_read():
+    for path in PROFILES.glob("*.yaml"):
+        assert load_profile(path.stem)
