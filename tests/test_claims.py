@@ -1,0 +1,113 @@
+"""The table of claims: pooling by hand, verdicts by their rules, files read from several runs."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.study.claims import (
+    CELL,
+    all_claims,
+    apart,
+    judged,
+    latex,
+    pooled,
+    read_runs,
+    relative_gains,
+    sizes,
+    within,
+)
+
+
+def summary(folder, gain, base=0.4, **more):
+    """A run's summary.json with a gain of GRPO (value, low, high)."""
+    rows = [{"name": "accuracy_base", "value": base, "low": 0.3, "high": 0.5, "n": 100}]
+    for name, (value, low, high) in ({"gain_grpo": gain} | more).items():
+        rows.append({"name": name, "value": value, "low": low, "high": high, "n": 100})
+    folder.mkdir(parents=True)
+    text = json.dumps([{"stage": "04_grpo", **row} for row in rows])
+    (folder / "summary.json").write_text(text)
+
+
+def verdicts(base, run="laptop"):
+    table = judged(read_runs(base, run), all_claims("alias", 32))
+    return table.set_index([*CELL, "claim"])["verdict"]
+
+
+def test_a_verdict_needs_two_seeds(tmp_path):
+    cell = tmp_path / "laptop" / "m-135m" / "atlas"
+    summary(cell / "seed0", (0.2, 0.1, 0.3))
+    first = verdicts(tmp_path)["m-135m", "atlas"]
+    assert first["RL raises greedy accuracy"] == "one seed: for it"
+    assert first["better than SFT"] == "not run"
+    summary(cell / "seed1", (0.2, 0.1, 0.3))
+    summary(cell / "seed2", (0.21, 0.1, 0.3))
+    assert verdicts(tmp_path)["m-135m", "atlas"]["RL raises greedy accuracy"] == "reproduced"
+    summary(tmp_path / "smoke" / "m-135m" / "atlas" / "seed0", (-0.9, -1, -0.8))  # another profile
+    assert verdicts(tmp_path)["m-135m", "atlas"]["RL raises greedy accuracy"] == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([-0.2, -0.21, -0.19], "not reproduced"),
+        ([0.2, -0.2, 0.1], "undecided"),
+    ],
+)
+def test_gains_that_fall_or_scatter(tmp_path, gains, said):
+    for k, gain in enumerate(gains):
+        summary(tmp_path / "laptop" / "m" / "d" / f"seed{k}", (gain, gain - 0.1, gain + 0.1))
+    assert verdicts(tmp_path)["m", "d"]["RL raises greedy accuracy"] == said
+
+
+def test_pooled_over_seeds_by_hand():
+    rows = pd.DataFrame({"value": [0.1, 0.2, 0.3], "low": 0.0, "high": 1.0, "n": [5, 6, 7]})
+    found = pooled(rows)
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert found["value"] == pytest.approx(0.2) and found["n"] == 18
+    assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
+    assert pooled(rows.head(1))["high"] == 1.0  # one seed keeps its own interval
+
+
+def test_the_interval_over_seeds_covers():
+    rng = np.random.default_rng(0)
+    draws = 0.3 + 0.1 * rng.standard_normal((2000, 3))
+    rows = (pooled(pd.DataFrame({"value": d, "low": 0, "high": 0, "n": 1})) for d in draws)
+    assert 0.93 <= np.mean([row["low"] <= 0.3 <= row["high"] for row in rows]) <= 0.97
+
+
+def test_rules_by_hand():
+    low, high = {"low": 0.1, "high": 0.2}, {"low": 0.3, "high": 0.4}
+    assert (apart(low, high), apart(high, low), apart(low, low)) == (True, False, None)
+    assert within({"low": -0.04, "high": 0.04}) is True
+    assert within({"low": 0.06, "high": 0.2}) is False
+    assert within({"low": 0.0, "high": 0.2}) is None
+
+
+def test_both_means_of_relative_gains(tmp_path):
+    summary(tmp_path / "laptop" / "m" / "large" / "seed0", (0.1, 0, 0.2), base=0.5)
+    summary(tmp_path / "laptop" / "m" / "tiny" / "seed0", (0.03, 0, 0.1), base=0.01)
+    rows = read_runs(tmp_path, "laptop")
+    found = relative_gains(rows).set_index("how")["value"]
+    assert found["mean of ratios"] == pytest.approx((0.2 + 3) / 2)
+    assert found["ratio of means"] == pytest.approx(0.13 / 0.51)
+    own = rows[rows["name"] == "relative_gain"].set_index("dataset")["value"]
+    assert own["large"] == pytest.approx(0.2)
+    assert relative_gains(rows.head(0)).empty
+
+
+def test_sizes_are_read_from_names(tmp_path):
+    for model in ("smollm2-135m", "qwen2.5-1.5b-instruct", "llama-8B", "nameless"):
+        summary(tmp_path / "laptop" / model / "d" / "seed0", (0.1, 0, 0.2))
+    table = sizes(read_runs(tmp_path, "laptop"))
+    assert table["billions"].tolist() == [0.135, 1.5, 8.0]
+
+
+def test_a_table_without_runs_is_empty_and_latex_is_escaped(tmp_path):
+    assert read_runs(tmp_path, "laptop").empty
+    summary(tmp_path / "laptop" / "m_1" / "d" / "seed0", (0.1, 0.05, 0.2))
+    text = latex(judged(read_runs(tmp_path, "laptop"), all_claims("alias", 32)))
+    assert r"m\_1" in text and r"27 \%" in text and "0.1 [0.05, 0.2]" in text
+    assert "nan" not in text
