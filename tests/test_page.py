@@ -8,7 +8,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from lib.study.page import finding, make_page, question_rows, sanitise
+from lib.study.page import finding_section, make_page, question_rows, sanitise
 from lib.tables import write_table
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>$title</b> =HYPERLINK(1)"
@@ -107,7 +107,7 @@ def test_the_finding_is_what_the_last_cells_print(run):
 
     cells = [printed("progress"), printed(), printed("first\n"), printed("second\n", "third\n")]
     (run / "02_dedup.ipynb").write_text(json.dumps({"cells": cells}))
-    said = finding(run)
+    said = finding_section(run)
     assert "first\nsecond\nthird" in said and "progress" not in said
 
 
