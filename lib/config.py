@@ -262,6 +262,14 @@ class Profile(Section):
             raise ValueError(f"{bad}: {rule}")
         return names
 
+    @field_validator("files")
+    @classmethod
+    def new_names(cls, files):
+        taken = sorted({"atlas", *BENCHMARKS} & set(files))
+        if taken:
+            raise ValueError(f"{taken}: the name of a known data set; give your file another one")
+        return files
+
 
 def load_profile(run: str, model: str | None = None, dataset: str | None = None) -> Profile:
     """The checked settings of `profiles/<run>.yaml`; `model` and `dataset` replace its own.
