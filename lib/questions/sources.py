@@ -174,8 +174,8 @@ def read_file(path: str | Path) -> pd.DataFrame:
     """The user's questions from a table's file (lib.tables) with columns `question` and `answers`.
 
     `answers` is what lib.tables.read_answers reads: a list, also in a string, or one string.
-    question_id, subject, relation and popularity are taken where given. Raises TableError naming the file,
-    the column or row, and what to do.
+    question_id, subject, relation and popularity are taken where given. Raises TableError naming
+    the file, the column or row, and what to do.
     """
     path = Path(path)
     frame = read_table(path)
