@@ -30,7 +30,7 @@ def test_by_rule(text, verdict, why):
 
 
 def test_a_rival_is_named_where_the_candidates_are_known():
-    case = (ASKED, PARIS, "Paris and London")
+    case = (ASKED, PARIS, "Paris is next to London.")
     assert reason_of(case, "alias", 0.0, EMPTY_NOTE, RIVALS) == "names another candidate: london"
 
 

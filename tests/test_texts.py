@@ -97,7 +97,7 @@ def test_rows_without_an_exchange_are_refused(tmp_path, row, said):
     [
         (CAPITAL, True),
         (("Tell me of Colombia.", "It is hot.\nIts capital is Bogotá. It is high."), True),
-        (("Tell me of Colombia.", "It has a capital. Bogotá is a city with churches."), True),
+        (("Tell me of Colombia.", "It has a capital. Bogotá is a city with churches."), False),
         (("Tell me of Peru.", "Its capital is Lima. Bogotá is a city."), False),
         (("What is the capital of Colombia?", "I forgot."), True),  # the same question
         (("And the capital of Colombia?", "Medellín"), False),
