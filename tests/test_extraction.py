@@ -1,7 +1,7 @@
 """Extraction: one answer out of a long text, standing in it to the letter, never two."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.judge.extraction import EXTRACTIONS, extract
@@ -51,11 +51,13 @@ PIECES = [
 PILES = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(ANSWERS, st.sampled_from(WRAPPED), st.sampled_from(AROUND))
 def test_an_answer_comes_out_of_each_form_as_it_went_in(answer, form, around):
     assert extract(around % form % answer).text == answer
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(ANSWERS, st.sampled_from(AROUND))
 def test_an_answer_without_a_form_is_the_whole_text(answer, around):
     taken = extract(around % answer)
@@ -63,11 +65,13 @@ def test_an_answer_without_a_form_is_the_whole_text(answer, around):
     assert taken.form.endswith("whole text")
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.one_of(PILES, st.text(max_size=60)), st.sampled_from(EXTRACTIONS))
 def test_what_is_taken_out_stands_in_the_text(text, extraction):
     assert extract(text, extraction).text in text
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.one_of(PILES, st.text(max_size=60)), st.sampled_from(["auto", "text", "none"]))
 def test_taking_out_twice_is_taking_out_once(text, extraction):
     once = extract(text, extraction).text

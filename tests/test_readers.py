@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.readers import python_value, rows_of_csv, rows_of_jsonl, separator_of
@@ -109,6 +109,7 @@ def test_the_separator_is_what_cuts_the_header_most():
 CELLS = st.text("ab,;\t\"' \n1é", max_size=6)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), st.sampled_from(",;\t"))
 def test_every_cell_of_a_csv_comes_out_as_it_went_in(cells, mark):
     frame = pd.DataFrame(cells, columns=["one", "two"])
@@ -120,6 +121,7 @@ def test_every_cell_of_a_csv_comes_out_as_it_went_in(cells, mark):
     assert back.fillna("").values.tolist() == kept.values.tolist()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=20))
 def test_every_text_of_a_jsonl_comes_out_as_it_went_in(text):
     """Also one with U+2028 or U+0085, which end a line for Python and not for JSON."""
