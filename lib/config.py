@@ -314,6 +314,14 @@ class Profile(Section):
             raise ValueError(f"{bad}: {rule}")
         return names
 
+    @field_validator("files")
+    @classmethod
+    def new_names(cls, files):
+        taken = sorted({"atlas", *BENCHMARKS} & set(files))
+        if taken:
+            raise ValueError(f"{taken}: the name of a known data set; give your file another one")
+        return files
+
     @model_validator(mode="after")
     def arms_fit(self):
         for name, arm in (self.ablations.arms if self.ablations else {}).items():

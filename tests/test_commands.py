@@ -140,6 +140,51 @@ def test_the_command_goes_on_after_a_kill():
     assert "byte-identical" in found["note"]
 
 
+LONG = [
+    "It may be Rome.\n\n**Answer:** Italy",
+    "<think>Spain? No",
+    "\\boxed{Spain} or \\boxed{Italy}",
+    "Italy or Spain",
+    "",
+]
+
+
+def test_what_is_taken_out_is_counted_and_written(tmp_path):
+    rows = pd.DataFrame({"question": CASES["question"][0], "answers": "Italy", "prediction": LONG})
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    done = run("lib.judge", tmp_path / "in.csv", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 0.400 [" in done.stdout  # two of five
+    counts = "1 label; 1 unfinished thoughts; 1 boxed, last of several; 1 whole text; 1 blank"
+    assert f"taken out (--extract auto): {counts}" in done.stdout
+    why = "2 states a gold answer; 1 no answer (unfinished thoughts); 1 hedges; 1 blank"
+    assert f"why: {why}" in done.stdout
+    out = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    assert out["prediction"].tolist() == LONG
+    assert out["extracted"].tolist() == ["Italy", "", "Italy", "Italy or Spain", ""]
+    assert out["correct"].tolist() == [True, False, True, False, False]
+    plain = run("lib.judge", tmp_path / "in.csv", tmp_path / "out.csv", "--extract", "none")
+    assert "taken out" not in plain.stdout
+    assert "extracted" not in pd.read_csv(tmp_path / "out.csv")
+
+
+def test_columns_of_the_user_s_own_are_kept(tmp_path, capsys):
+    own = {"correct": ["yes", "no"], "why": ["a", "b"], "extracted": [1, 2], "judge": ["me", "you"]}
+    graded = regrade(CASES.assign(**own), Judge(kind="alias"), "in.csv", extraction="auto")
+    given = graded.drop_duplicates("question_id")
+    assert {c: given[f"{c}_given"].tolist() for c in own} == own
+    assert graded["correct"].tolist() == [True, False, True, False]
+    assert graded["judge"].eq("alias").all()
+    said = capsys.readouterr().out
+    assert said.startswith("in.csv: columns of your own are kept: correct as correct_given, why as")
+    plain = regrade(CASES.assign(extracted=[1, 2]), Judge(kind="alias"))
+    assert plain["extracted"].tolist() == [1, 2, 2, 2]
+    with pytest.raises(
+        ValueError, match=r"in.csv: its columns \['correct_given', .* rename or drop"
+    ):
+        regrade(graded, Judge(kind="alias"), "in.csv", extraction="auto")
+
+
 def test_a_blank_prediction_is_a_wrong_answer():
     graded = regrade(CASES.assign(prediction=["Italy", [" ", None]]), Judge(kind="alias"))
     assert graded["correct"].tolist() == [True, False, False]
@@ -184,3 +229,23 @@ def test_dedup_of_two_files(tmp_path):
     assert bad.returncode != 0
     assert "no such file" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+def test_dedup_of_chats_keeps_whole_rows(tmp_path):
+    chats = [
+        [("Tell me the capital of France.", "The capital of France is Paris."), ("Hi", "Hello")],
+        [("Who wrote The Trial?", "Kafka did.")],
+    ]
+    turns = [
+        [m for q, a in chat for m in ({"from": "human", "value": q}, {"from": "gpt", "value": a})]
+        for chat in chats
+    ]
+    rows = [{"id": i, "conversations": turns[i]} for i in range(2)]
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    (tmp_path / "test.csv").write_text("question,answers\nWhat is the capital of France?,Paris\n")
+    done = run("lib.dedup", tmp_path / "train.json", tmp_path / "test.csv", tmp_path / "kept.json")
+    assert done.returncode == 0, done.stderr
+    assert "read as ShareGPT, 2 rows with 3 replies" in done.stdout
+    assert "1 of 3 training questions give 1 of 1 test questions away" in done.stdout
+    assert "kept: 1 of 2 rows in" in done.stdout
+    assert json.loads((tmp_path / "kept.json").read_text()) == rows[1:]

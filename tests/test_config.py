@@ -35,8 +35,8 @@ def written(tmp_path, monkeypatch):
     return write
 
 
-def test_four_profiles_are_shipped_and_sound():
-    assert SHIPPED == ["gpu", "laptop", "paper", "smoke"]
+def test_five_profiles_are_shipped_and_sound():
+    assert SHIPPED == ["example", "gpu", "laptop", "paper", "smoke"]
     for name in SHIPPED:
         profile = load_profile(name)
         for source in profile.models.values():
@@ -132,6 +132,7 @@ def test_unknown_keys_list_the_allowed_ones(written, changes, message):
         ({"grpo__micro_batch": 50}, "must divide questions_per_step"),
         ({"grpo__beta": 0.1}, "exact only at `beta: 0`"),
         ({"models": {"a/b": "wheel"}}, "a name becomes a folder"),
+        ({"files": {"nq": "q.csv"}}, "the name of a known data set"),
         ({"dtype": "float16"}, "`dtype` = 'float16'"),
         ({"sft": None}, "`sft`"),
     ],

@@ -5,7 +5,9 @@ import zipfile
 
 import pytest
 
+from lib.config import Judge
 from lib.judge.formats import read_predictions
+from lib.judge.grading import regrade
 from lib.tables import TableError
 
 DOC = {
@@ -111,6 +113,35 @@ def test_our_own_table_stays_as_it_is(tmp_path):
     table, form = read_predictions(write(tmp_path / "rows.jsonl", rows))
     assert form == "plain"
     assert list(table) == ["question", "answers", "prediction"]
+
+
+LONG = "<think>Spain?</think>It lies on the Rhone.\n\n**Answer:** France<|im_end|>"
+
+
+def simple_evals(reply) -> dict:
+    convo = [{"role": "user", "content": "Where is Lyon?"}, {"role": "assistant", "content": reply}]
+    return {"htmls": ["<p>Correct Answer: France</p>"], "convos": [convo]}
+
+
+@pytest.mark.parametrize(
+    ("name", "log"),
+    [
+        ("samples.jsonl", harness_row(0, LONG)),
+        ("samples.json", [harness_row(0, LONG), harness_row(1, LONG)]),
+        ("log.json", {"samples": [sample(1, LONG), sample(2, LONG)]}),
+        ("allresults.json", simple_evals(LONG)),
+        ("rows.json", [{"question": "Where is Lyon?", "answers": ["France"], "prediction": LONG}]),
+    ],
+)
+def test_the_answer_is_taken_out_of_every_format(tmp_path, name, log):
+    (tmp_path / name).write_text(json.dumps(log))
+    table, _ = read_predictions(tmp_path / name)
+    graded = regrade(table, Judge(kind="alias"), texts=True, extraction="auto")
+    assert graded["prediction"].eq(LONG).all()
+    assert graded["extracted"].eq("France").all()
+    assert graded["form"].eq("past thoughts > first turn > label").all()
+    assert graded["correct"].all()
+    assert not regrade(table, Judge(kind="alias"), texts=True)["correct"].any()
 
 
 @pytest.mark.parametrize(

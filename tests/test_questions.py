@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.config import Data, load_profile
+from lib.config import ROOT, Data, load_profile
+from lib.judge.rules import judge_answer
 from lib.questions.atlas import BARE, allot, atlas, bare_questions
-from lib.questions.sources import read_benchmark, read_file, source_files, typical
+from lib.questions.sources import own_path, read_benchmark, read_file, source_files, typical
 from lib.questions.splits import (
     assign_splits,
     check_splits,
@@ -201,8 +202,14 @@ def test_shares_split_a_set():
         "split"
     ].value_counts()
     assert counts.to_dict() == {"train": 35, "test": 10, "validation": 5}
-    with pytest.raises(TableError, match=r"50 questions .*data.train.* lower"):
+    # 50 + 10 + 30 do not fit: one each, and of the other 47 shares of 50, 10 and 30 in 90
+    mend = "set data.train to 27, data.validation to 6, data.test to 16"
+    with pytest.raises(TableError, match=f"mine: 50 different questions .*data.train = 50.*{mend}"):
         assign_splits(frame, data(train=50), 0)
+    fits = data(train=27, validation=6, test=16)
+    assert len(assign_splits(frame, fits, 0)) == 49
+    with pytest.raises(TableError, match="set data.train to 1, data.validation to 1, data.test to"):
+        assign_splits(frame, data(train=1, validation=1, test=9000), 0)
     with pytest.raises(TableError, match="no official test split"):
         assign_splits(frame, data(test="official"), 0)
     published = frame.assign(
@@ -231,7 +238,7 @@ def test_own_files(tmp_path):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("a.csv", "question,answer\nWho?,A\n", r"a.csv: no column \['answers'\].*'answer'"),
+        ("a.csv", "question,answer\nWho?,A\n", r"a.csv: no column \['answers'\].*mean 'answer'"),
         ("a.csv", "question,answers\nWho?,A\nWhen?,\n", "a.csv: row 1: `answers` is empty"),
         ("a.csv", 'question,answers\nWho?,"[""A"""\n', "a.csv: row 0: `answers` .* no JSON list"),
         (
@@ -259,6 +266,36 @@ def test_missing_file_and_empty_question(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"question": " ", "answers": ["x"]}\n')
     with pytest.raises(TableError, match="row 0: `question` is empty"):
         load_questions(profile(dataset="mine", files={"mine": str(tmp_path / "a.jsonl")}), 0)
+
+
+def test_the_example_asks_its_sixty_facts_wherever_the_kernel_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = load_profile("example")
+    questions = load_questions(example, 0)
+    assert check_splits(questions) == {
+        "questions": {"train": 30, "validation": 10, "test": 20},
+        "texts_in_two_splits": 0,
+        "ids_twice": 0,
+    }
+    asked = questions.set_index("question")["answers"]
+    assert asked["What is the capital of Austria?"] == ["Vienna", "Wien"]
+    assert asked["Who wrote The Trial?"] == ["Franz Kafka"]
+    assert list(source_files(example)["sources"]) == ["examples/my_questions.csv"]
+    right = [judge_answer(a, golds, "alias") for golds in asked for a in golds]
+    assert len(right) > 60 and all(right)
+    wrong = wrong_answers(questions)
+    assert not any(judge_answer(a, golds, "alias") for a, golds in zip(wrong, asked, strict=True))
+    assert "make all RUN=example" in (ROOT / "README.md").read_text()
+
+
+def test_a_path_of_a_profile_begins_at_the_repository_or_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path, place in (
+        ("a/q.csv", ROOT / "a/q.csv"),
+        ("~/q.csv", tmp_path / "q.csv"),
+        ("/q.csv", Path("/q.csv")),
+    ):
+        assert own_path(profile(dataset="mine", files={"mine": path})) == place
 
 
 def test_read_answers():

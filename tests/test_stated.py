@@ -51,6 +51,7 @@ WRONG = [
     "First guess Claude Monet, final Edouard Manet",
     "Claude Monet - Edouard Manet",
     "the pupil of Claude Monet",
+    "Claude Monet\n\nor Edouard Manet",
 ]
 
 

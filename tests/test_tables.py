@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from lib.tables import FORMATS, TableError, read_answers, read_table, save_table
+from lib.tables import FORMATS, TableError, need, read_answers, read_table, save_table
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,29 @@ def test_no_cell_of_a_csv_is_a_formula_and_all_come_out_as_they_went_in(cell, tm
     assert not any(line.lstrip('"').startswith(("=", "@", "\t", "-a", "+b")) for line in lines)
     assert lines[2:] == ["plain", "-5", "+1.5", "'quoted'"]
     assert read_table(path)["text"].tolist() == [cell, "plain", "-5", "+1.5", "'quoted'"]
+
+
+@pytest.mark.parametrize(
+    ("there", "missing", "meant"),
+    [
+        ("answer", "answers", "answer"),
+        ("Target", "answers", "Target"),
+        ("anwsers", "answers", "anwsers"),
+        (" answers", "answers", " answers"),
+        ("ground truth", "answers", "ground truth"),
+        ("prompt", "question", "prompt"),
+        ("query", "question", "query"),
+        ("response", "prediction", "response"),
+    ],
+)
+def test_a_column_of_another_name_is_suggested(there, missing, meant):
+    frame = pd.DataFrame({"x": [1], there: ["a"]})
+    with pytest.raises(TableError) as error:
+        need(frame, [missing], "a.csv")
+    said = f"there are ['x', {there!r}]; did you mean {meant!r}? rename it to {missing!r}"
+    assert str(error.value) == f"a.csv: no column [{missing!r}]; {said}"
+
+
+def test_what_is_like_no_column_is_not_suggested():
+    with pytest.raises(TableError, match=r"no column \['answers'\]; there are \['x', 'colour'\]$"):
+        need(pd.DataFrame({"x": [1], "colour": ["a"]}), ["answers"], "a.csv")

@@ -9,15 +9,22 @@ import pandas as pd
 
 from lib.dedup.options import add_options, read_options
 from lib.dedup.removal import dedup
+from lib.dedup.texts import read_training
 from lib.questions.sources import read_file
 from lib.questions.splits import complete
 from lib.tables import save_table, writer
 
 
 def read_sides(train: Path, test: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The training file's rows, and the questions of both files with a split and distinct ids."""
-    given = read_file(train)
-    sides = {"train": complete(given, "train"), "test": complete(read_file(test), "test")}
+    """The training file's rows, and the questions of both files with a split and distinct ids.
+
+    A training question knows its `row`; a row of another tool's may hold several (lib.dedup.texts).
+    """
+    given, asked, shape = read_training(train)
+    if shape != "questions":
+        print(f"{train}: read as {shape}, {len(given)} rows with {len(asked)} replies", flush=True)
+    protected = read_file(test).assign(is_text=False)
+    sides = {"train": complete(asked, "train"), "test": complete(protected, "test")}
     if set(sides["train"]["question_id"]) & set(sides["test"]["question_id"]):
         sides = {
             side: rows.assign(question_id=f"{side}-" + rows["question_id"])
@@ -33,8 +40,12 @@ def main() -> None:
         prog="python -m lib.dedup",
         description="Drop the training questions that give a test question's answer away.",
     )
-    parser.add_argument("train", type=Path, help="csv, jsonl or parquet with question and answers")
-    parser.add_argument("test", type=Path, help="the same, the questions to protect")
+    parser.add_argument(
+        "train",
+        type=Path,
+        help="a table with question and answers, or rows of ShareGPT, TRL or Alpaca",
+    )
+    parser.add_argument("test", type=Path, help="a table with the questions to protect")
     parser.add_argument(
         "output",
         type=Path,
@@ -52,7 +63,8 @@ def main() -> None:
         given, questions = read_sides(args.train, args.test)
         kept, removed, verdicts = dedup(questions, settings)
         train = questions["split"].eq("train").to_numpy()
-        stays = questions.loc[train, "question_id"].isin(kept["question_id"]).to_numpy()
+        leaves = train & ~questions["question_id"].isin(kept["question_id"])
+        stays = ~given.index.isin(questions.loc[leaves, "row"].astype(int))
         save_table(given[stays], args.output)
         save_table(removed, listed)
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
@@ -74,7 +86,8 @@ def main() -> None:
         f"{verdicts['failed'].sum()} failed and count as contained, "
         f"{time.monotonic() - began:.0f} s"
     )
-    print(f"kept: {args.output}; removed, each with its twin and the reason: {listed}")
+    print(f"kept: {stays.sum()} of {len(given)} rows in {args.output}")
+    print(f"removed, each with its twin and the reason: {listed}")
 
 
 if __name__ == "__main__":

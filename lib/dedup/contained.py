@@ -1,6 +1,7 @@
 """Which training questions contain a held-out question's fact, by rule or language model."""
 
 import json
+import re
 from functools import partial
 
 import pandas as pd
@@ -13,6 +14,7 @@ from lib.text import holds, normalise, question_key
 # words
 SHARED = 0.75
 VERDICT_BATCH = 1024  # verdicts asked between two looks at progress and failures
+SENTENCE_END = re.compile(r"(?<=[^.\s]{2}[.!?])\s+|\n+")  # not after initials
 TOLERATED = 10  # failed verdicts before their share can stop the run
 FUNCTION_WORDS = {
     "a",
@@ -105,6 +107,8 @@ def _compare(test: dict, train: dict) -> str | None:
     texts = normalise(test["question"]), normalise(train["question"])
     if texts[0] == texts[1] and golds[0] & golds[1]:
         return "the same question"
+    if train.get("is_text"):
+        return _compare_text(texts, golds[0], train["answers"][0])
 
     facts = [_is_fact(row) for row in (test, train)]
     if all(facts) and test["relation"] == train["relation"]:
@@ -153,6 +157,20 @@ def _compare_words(texts: tuple[str, str], golds: tuple[set, set]) -> str | None
         holds(texts[1], a) for a in golds[0]
     )
     return "each question holds the other's answer" if crossed and shared else None
+
+
+def _compare_text(texts: tuple[str, str], golds: set[str], reply: str) -> str | None:
+    """A test question and a text with the question before it: one sentence gives the answer away.
+
+    It holds a gold answer, and with the question before it most of the test question's words.
+    """
+    asked, known = _content(texts[0]), _content(texts[1])
+    for sentence in SENTENCE_END.split(reply):
+        words = known | _content(normalise(sentence))
+        about = len(asked & words) >= SHARED * len(asked) and _numbers(asked) <= words
+        if asked and about and any(holds(sentence, gold) for gold in golds):
+            return "a sentence holds the answer and most words of the question"
+    return None
 
 
 def _content(text: str) -> set[str]:

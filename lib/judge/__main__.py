@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 from lib.config import Auditor, Judge
+from lib.judge.extraction import EXTRACTIONS
 from lib.judge.formats import PREDICTION_FORMATS, read_predictions
 from lib.judge.grading import regrade
 from lib.judge.model import causes
+from lib.judge.reasons import tally
 from lib.metrics import accuracy
 from lib.tables import save_table, writer
 
@@ -19,8 +21,8 @@ def parse_arguments() -> argparse.Namespace:
         description="Grade predictions: a file with question, answers and prediction.",
     )
     add = parser.add_argument
-    add("input", type=Path, help="csv, jsonl, parquet, or a log of lm-eval, simple-evals, Inspect")
-    add("output", type=Path, help="csv, jsonl or parquet: the same rows with the verdicts")
+    add("input", type=Path, help="csv, tsv, jsonl, json, parquet, or a log of lm-eval …")
+    add("output", type=Path, help="the same rows with the verdicts: csv, tsv, jsonl, json, parquet")
     add(
         "--format",
         choices=["auto", *PREDICTION_FORMATS],
@@ -31,6 +33,13 @@ def parse_arguments() -> argparse.Namespace:
         "--texts",
         action="store_true",
         help="every prediction is one text, also one that reads as a JSON list",
+    )
+    add(
+        "--extract",
+        choices=EXTRACTIONS,
+        default="auto",
+        help="how the answer is taken out of a longer text: by its last form (auto), by one form "
+        "only, without thoughts and turns (text), or not at all (none)",
     )
     add("--judge", choices=["exact", "alias", "llm"], default="alias")
     add("--model", help="the judge's model, as its server names it")
@@ -86,7 +95,7 @@ def main() -> None:
         if form != "plain":
             print(f"{args.input}: read as a file of {form}, {len(table)} questions", flush=True)
         texts = args.texts or form != "plain"
-        graded = regrade(table, settings, args.input, texts)
+        graded = regrade(table, settings, args.input, texts, args.extract)
         save_table(graded, args.output)
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
         sys.exit(f"judging: {' '.join(str(error).split())}")
@@ -101,6 +110,9 @@ def main() -> None:
     if blank.any():
         counts += f"; {blank.sum()} were blank, which is wrong"
     print(f"{len(graded)} predictions; {counts}; {args.output}")
+    if "form" in graded:
+        print(f"taken out (--extract {args.extract}): {tally(graded['form'])}")
+    print(f"why: {tally(graded['why'])}")
     if failed.any():
         print(f"failed verdicts: {causes(graded[failed].to_dict('records'))}")
 

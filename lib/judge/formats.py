@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.readers import read_text, value_of_json
 from lib.tables import TableError, read_table
 
 PREDICTION_FORMATS = ("plain", "lm-eval", "simple-evals", "inspect")
@@ -33,8 +34,9 @@ def read_predictions(path: Path, form: str = "auto") -> tuple[pd.DataFrame, str]
             f"{path}: unknown format {form!r}; give one of auto, {', '.join(PREDICTION_FORMATS)}"
         )
 
-    if path.suffix in (".eval", ".json"):
-        return _read_log(path, form)
+    log = _inspect_zip(path) if path.suffix == ".eval" else _object(path)
+    if log is not None:
+        return _read_log(log, path, form)
     table = read_table(path)
     is_harness = {"doc", "target"} <= set(table) and ({"filtered_resps", "resps"} & set(table))
     if form == "lm-eval" or (form == "auto" and is_harness):
@@ -46,12 +48,22 @@ def read_predictions(path: Path, form: str = "auto") -> tuple[pd.DataFrame, str]
     return table, "plain"
 
 
-def _read_log(path: Path, form: str) -> tuple[pd.DataFrame, str]:
-    """A log that is one JSON object, or Inspect's zip of them."""
-    log = _inspect_zip(path) if path.suffix == ".eval" else _json(path)
-    if not isinstance(log, dict):
-        raise TableError(f"{path}: holds no JSON object; for a list of rows give .jsonl")
+def _object(path: Path) -> dict | None:
+    """The object in a JSON file; None for rows and for other files. Raises TableError."""
+    if path.suffix.lower() != ".json":
+        return None
+    try:
+        log = value_of_json(read_text(path))
+    except FileNotFoundError:
+        raise TableError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TableError(f"{path}: cannot be read as JSON: {reason}") from None
+    return log if isinstance(log, dict) else None
 
+
+def _read_log(log: dict, path: Path, form: str) -> tuple[pd.DataFrame, str]:
+    """A log that is one JSON object, or Inspect's zip of them. Raises TableError."""
     if "samples" in log and form in ("auto", "inspect"):
         return _inspect(log["samples"], path), "inspect"
     if {"htmls", "convos"} <= set(log) and form in ("auto", "simple-evals"):
@@ -60,17 +72,6 @@ def _read_log(path: Path, form: str) -> tuple[pd.DataFrame, str]:
         f"{path}: neither a log of Inspect (no `samples`) nor results of simple-evals "
         f"(no `htmls` and `convos`); its keys are {sorted(log)[:8]}"
     )
-
-
-def _json(path: Path):
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise TableError(f"{path}: no such file") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise TableError(
-            f"{path}: cannot be read as JSON: {' '.join(str(error).split())[:200]}"
-        ) from None
 
 
 def _inspect_zip(path: Path) -> dict:

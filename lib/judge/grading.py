@@ -12,11 +12,15 @@ import pandas as pd
 
 from lib.config import Judge
 from lib.judge.catalogue import Catalogue
+from lib.judge.extraction import extract
 from lib.judge.model import ModelJudge
+from lib.judge.reasons import reason_missing, reasons
 from lib.judge.rules import answer_text, judge_answer
 from lib.judge.wordings import EMPTY_NOTE
 from lib.metrics import bootstrap, cohen_kappa, wilson
-from lib.tables import need, read_answers, read_list
+from lib.tables import TableError, need, read_answers, read_list
+
+GRADED = ("correct", "why", "judge", "kind", "raw", "disputed", "fooled", "cause")
 
 
 def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd.DataFrame:
@@ -115,16 +119,22 @@ def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> 
     }
 
 
-def regrade(table: pd.DataFrame, settings: Judge, where="", texts: bool = False) -> pd.DataFrame:
+def regrade(
+    table: pd.DataFrame, settings: Judge, where="", texts: bool = False, extraction: str = "none"
+) -> pd.DataFrame:
     """Grade anybody's predictions: `table` with one row for each prediction and the verdicts.
 
     table: question, answers and prediction, one text or a list; texts: a prediction is one text
-    even where it reads as a list. A blank prediction is a wrong answer. Adds question_id (where
-    missing), correct (boolean, NA = the judge failed), judge (its name), kind, raw (a model's
-    reply), disputed, fooled and cause (why a verdict failed); with `judge.auditor` also audited.
-    Raises TableError for a missing column and for a row without answers.
+    even where it reads as a list; extraction: the answer is taken out of a longer text
+    (lib.judge.extraction) and stands in `extracted`, how it was in `form`. A blank prediction is a
+    wrong answer. Adds question_id (where missing), correct (boolean, NA = the judge failed), why
+    (lib.judge.reasons), judge (its name), kind, raw (a model's reply), disputed, fooled and cause
+    (why a verdict failed); with `judge.auditor` also audited. The table's own columns of these
+    names are kept as `<name>_given`. Raises TableError for a missing column, for a row without
+    answers and where `<name>_given` is taken.
     """
     need(table, ["question", "answers", "prediction"], where)
+    table = _keep_given(table, settings, extraction, where)
     answers = [read_answers(value, where, row) for row, value in enumerate(table["answers"])]
     predictions = [
         _predictions(value, where, row, texts) for row, value in enumerate(table["prediction"])
@@ -133,34 +143,69 @@ def regrade(table: pd.DataFrame, settings: Judge, where="", texts: bool = False)
     if "question_id" not in table:
         table = table.assign(question_id=[f"row{row}" for row in range(len(table))])
     rows = table.explode("prediction", ignore_index=True)
+    taken = [extract(text, extraction) for text in rows["prediction"]]
+    if extraction != "none":
+        rows = rows.assign(extracted=[t.text for t in taken], form=[t.form for t in taken])
 
-    cases = list(zip(rows["question"].map(str), rows["answers"], rows["prediction"], strict=True))
+    judged = zip(rows["question"].map(str), rows["answers"], taken, strict=True)
+    cases = [(question, answers, t.text) for question, answers, t in judged]
+    graded = _judge_once(cases, rows["question_id"], table, settings)
+    why = [reason_missing(t.form) or why for t, why in zip(taken, graded["why"], strict=True)]
+    return rows.assign(**{name: graded[name] for name in graded} | {"why": why})
+
+
+def _judge_once(cases: list[tuple], ids: pd.Series, table: pd.DataFrame, settings: Judge) -> dict:
+    """The columns that grade (question, answers, text) cases; equal cases are judged once."""
     keys = [(q, tuple(a), p) for q, a, p in cases]
-    # equal cases are judged once
     once = {key: case for key, case in reversed(list(zip(keys, cases, strict=True)))}
     columns = [list(column) for column in zip(*once.values(), strict=True)]
     verdicts, notes, line = _judge_columns(settings, table, columns)
     if line:
-        print(f"{len(rows)} predictions, {len(once)} distinct; {line}", flush=True)
+        print(f"{len(cases)} predictions, {len(once)} distinct; {line}", flush=True)
 
     def column(values):
         value_of = dict(zip(once, values, strict=True))
         return [value_of[key] for key in keys]
 
-    rows = rows.assign(
-        correct=_truths(column(verdicts)),
-        judge=settings.model if settings.kind == "llm" else settings.kind,
-        kind=settings.kind,
+    failed = [v is None for v in verdicts]
+    graded = {
+        "correct": _truths(column(verdicts)),
+        "why": column(reasons(list(once.values()), settings.kind, verdicts, notes, table)),
+        "judge": settings.model if settings.kind == "llm" else settings.kind,
+        "kind": settings.kind,
         **{name: column([n[name] for n in notes]) for name in ("raw", "disputed", "fooled")},
-        cause=column(
-            [n["cause"] if v is None else None for n, v in zip(notes, verdicts, strict=True)]
-        ),
-    )
+        "cause": column([n["cause"] if f else None for n, f in zip(notes, failed, strict=True)]),
+    }
     if settings.kind == "llm" and settings.auditor:
         second = auditor(settings)
-        rows = rows.assign(audited=_truths(column(second(*columns))))
-        print(f"{second.summary()}; {compare_auditor(rows)['sentence']}", flush=True)
-    return rows
+        graded["audited"] = _truths(column(second(*columns)))
+        both = pd.DataFrame({c: graded[c] for c in ("correct", "audited")})
+        print(
+            f"{second.summary()}; {compare_auditor(both.assign(question_id=ids))['sentence']}",
+            flush=True,
+        )
+    return graded
+
+
+def _keep_given(table: pd.DataFrame, settings: Judge, extraction: str, where) -> pd.DataFrame:
+    """The table with its own columns of the verdicts' names under `<name>_given`, said in a line.
+
+    Raises TableError where such a name is taken, too.
+    """
+    audited = settings.kind == "llm" and settings.auditor
+    names = [*GRADED, *(["audited"] if audited else [])]
+    names += ["extracted", "form"] if extraction != "none" else []
+    given = {name: f"{name}_given" for name in names if name in table}
+    taken = [new for new in given.values() if new in table]
+    if taken:
+        raise TableError(
+            f"{where}: its columns {taken} are from an earlier grading, whose verdicts would be "
+            "lost; rename or drop them, or grade the file without verdicts"
+        )
+    if given:
+        kept = ", ".join(f"{name} as {new}" for name, new in given.items())
+        print(f"{where}: columns of your own are kept: {kept}", flush=True)
+    return table.rename(columns=given)
 
 
 def _judge_columns(settings: Judge, table: pd.DataFrame, columns: list[list]):

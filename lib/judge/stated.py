@@ -10,7 +10,15 @@ from functools import lru_cache
 
 from lib.judge.rivals import Candidates
 from lib.judge.values import spelt_word, value_form
-from lib.judge.wrapping import CORRECTED, has_value, is_short_name, said_last, same, unwrap
+from lib.judge.wrapping import (
+    CORRECTED,
+    GOES_ON,
+    has_value,
+    is_short_name,
+    said_last,
+    same,
+    unwrap,
+)
 from lib.text import holds, normalise
 
 GOLD = "@"  # stands for a gold answer in a text
@@ -262,7 +270,10 @@ def _head(masked: str, question: str, qualified: bool) -> str:
 
 def _is_note(paragraphs: list[str]) -> bool:
     return all(
-        GOLD not in part and not CORRECTED.search(part) and not WITHDRAWN.search(_plain(part))
+        GOLD not in part
+        and not GOES_ON.match(part)
+        and not CORRECTED.search(part)
+        and not WITHDRAWN.search(_plain(part))
         for part in paragraphs
     )
 

@@ -11,6 +11,10 @@ CORRECTED = re.compile(
     r"nope|rather|edit:|update:|in fact)\b|</del>|~~)",
     re.I,
 )
+# the first words of a paragraph that adds another answer to the one before
+GOES_ON = re.compile(
+    r"\W*(?:or|and|also|alternatively|alternative|possibly|maybe|perhaps|but)\b", re.I
+)
 UNSURE = re.compile(
     r"^(?:i'?m|i am|not) (?:not )?(?:entirely |completely |fully |100% )?(?:sure|certain)[, "
     r"]+but\s+",

@@ -57,7 +57,7 @@ def source_files(profile: Profile) -> dict:
     """
     name = profile.dataset
     if name in profile.files:
-        paths = {profile.files[name]: ROOT / profile.files[name]}
+        paths = {profile.files[name]: own_path(profile)}
     elif name in HUB and profile.hub_mirror:
         folder, counts = HUB[name][2], HUB[name][4]
         names = [f"{folder}/{split}.parquet" for split in counts]
@@ -66,6 +66,11 @@ def source_files(profile: Profile) -> dict:
         return {}
     found = {key: path for key, path in paths.items() if path.is_file()}  # reading says what lacks
     return {"sources": {key: _describe_file(path) for key, path in found.items()}}
+
+
+def own_path(profile: Profile) -> Path:
+    """The file of the run's own data set; a path that begins nowhere begins at the repository."""
+    return ROOT / Path(profile.files[profile.dataset]).expanduser()
 
 
 def _describe_file(path: Path) -> str:
@@ -166,11 +171,11 @@ def typical(names: list[str]) -> str:
 
 
 def read_file(path: str | Path) -> pd.DataFrame:
-    """The user's questions from a csv, jsonl or parquet file with columns `question` and `answers`.
+    """The user's questions from a table's file (lib.tables) with columns `question` and `answers`.
 
-    `answers` is a list or one string (in a csv a string may hold a JSON list). question_id,
-    subject, relation and popularity are taken where given. Raises TableError naming the file,
-    the column or row, and what to do.
+    `answers` is what lib.tables.read_answers reads: a list, also in a string, or one string.
+    question_id, subject, relation and popularity are taken where given. Raises TableError naming
+    the file, the column or row, and what to do.
     """
     path = Path(path)
     frame = read_table(path)

@@ -5,8 +5,8 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from lib.config import BENCHMARKS, ROOT, Profile
-from lib.questions.sources import read_benchmark, read_file
+from lib.config import BENCHMARKS, Profile
+from lib.questions.sources import own_path, read_benchmark, read_file
 from lib.tables import TableError
 from lib.text import normalise, question_key, unique
 
@@ -48,7 +48,7 @@ def load_questions(profile: Profile, seed: int = 0) -> pd.DataFrame:
     elif name in BENCHMARKS:
         questions = read_benchmark(name, profile.hub_mirror)
     else:
-        questions = read_file(ROOT / profile.files[name])
+        questions = read_file(own_path(profile))
     questions = group(complete(questions, name))
     return assign_splits(questions, data, seed)
 
@@ -130,18 +130,28 @@ def assign_splits(questions: pd.DataFrame, data, seed: int) -> pd.DataFrame:
             there if size == "official" else size if isinstance(size, int) else round(size * there)
         )
         if take[pool] + count > there or count == 0:
-            raise TableError(
-                f"{questions['dataset'][0]}: {there} questions to draw from, `data.{split}` = "
-                f"{size} asks for {count} "
-                f"more than the {take[pool]} already drawn; lower the counts in the profile or "
-                "give shares (0.2)"
-            )
+            raise TableError(_too_few(questions["dataset"][0], data, len(questions), official))
         parts.append(order[pool].iloc[take[pool] : take[pool] + count].assign(split=split))
         take[pool] += count
     drawn = pd.concat(parts, ignore_index=True)
     return drawn[[*QUESTION_COLUMNS, *MORE]].sort_values(
         ["split", "question_id"], ignore_index=True
     )
+
+
+def _too_few(dataset: str, data, there: int, official: bool) -> str:
+    """What to write in the profile, where the sizes ask for more questions than there are."""
+    asked = {split: getattr(data, split) for split in SPLITS}
+    sizes = ", ".join(f"data.{split} = {size}" for split, size in asked.items())
+    said = f"{dataset}: {there} different questions do not suffice for {sizes}; "
+    if official or there < len(SPLITS):
+        return said + "lower the counts in the profile, or take a larger file"
+
+    counts = {s: n if isinstance(n, int) else n * there for s, n in asked.items()}
+    share = (there - len(SPLITS)) / sum(counts.values())
+    fits = {s: 1 + int(n * share) for s, n in counts.items()}
+    mend = ", ".join(f"data.{split} to {size}" for split, size in fits.items())
+    return said + f"set {mend}, or to shares that sum to 1 at most"
 
 
 def one_set(data, there: int):

@@ -1,0 +1,150 @@
+"""Extraction: one answer out of a long text, standing in it to the letter, never two."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.judge.extraction import EXTRACTIONS, extract
+from lib.judge.rules import explain
+
+# an answer without markup: letters, digits and a few marks inside, no word of a form
+ANSWERS = (
+    st.text("ABcdéßŁ東19 ,'&-", min_size=1, max_size=30)
+    .map(lambda text: text.strip(" ,'&-"))
+    .filter(bool)
+)
+WRAPPED = [
+    "\\boxed{%s}",
+    "Thus $\\boxed{\\text{%s}}$.",
+    "Long reasoning about Lyon.\n\n\\[\\boxed{ %s }\\]",
+    "<answer>%s</answer>",
+    "Lyon is large. <answer>\n%s\n</answer>",
+    "It is <answer>%s",
+    "**Answer:** %s",
+    "**Answer**: %s",
+    "Answer: **%s**",
+    "Lyon, perhaps?\nFinal answer: %s",
+    "Hmm. Answer: %s",
+    "**Final Answer**\n\n%s",
+    "### Final answer\n%s",
+    "Lyon is in France.\n\nSo the answer is %s.",
+    "Therefore, the correct answer is: %s",
+    "The answer is **%s**.",
+    "Final answer: \\boxed{%s}",
+    "<answer>Final answer: %s</answer>",
+]
+AROUND = [
+    "%s",
+    "<think>Is it Lyon? The answer is Lyon.</think>\n\n%s",
+    "hidden thoughts, \\boxed{Lyon}\n</think>%s",
+    "%s<|im_end|>\n<|im_start|>user\nThe answer is Lyon.",
+    "%s\nUser: Sure?\nAssistant: The answer is Lyon.",
+    "<|im_start|>assistant\n%s<|im_end|>",
+    "<|channel|>analysis<|message|>Lyon?<|end|><|start|>assistant<|channel|>final<|message|>"
+    "%s<|return|>",
+]
+PIECES = [
+    "<think>", "</think>", "\\boxed{", "}", "{", "<answer>", "</answer>", "Answer:", "**", "*",
+    "\n", "\n\n", "the answer is ", "So ", "Paris", "London", " or ", ". ", "</s>", "<|im_end|>",
+    "\nUser:", "\nQ:", "$", '"', "Wait, ", "\\text{", "Explanation:", " ", "<|im_start|>assistant",
+]  # fmt: skip
+PILES = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(ANSWERS, st.sampled_from(WRAPPED), st.sampled_from(AROUND))
+def test_an_answer_comes_out_of_each_form_as_it_went_in(answer, form, around):
+    assert extract(around % form % answer).text == answer
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(ANSWERS, st.sampled_from(AROUND))
+def test_an_answer_without_a_form_is_the_whole_text(answer, around):
+    taken = extract(around % answer)
+    assert taken.text == answer
+    assert taken.form.endswith("whole text")
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.one_of(PILES, st.text(max_size=60)), st.sampled_from(EXTRACTIONS))
+def test_what_is_taken_out_stands_in_the_text(text, extraction):
+    assert extract(text, extraction).text in text
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.one_of(PILES, st.text(max_size=60)), st.sampled_from(["auto", "text", "none"]))
+def test_taking_out_twice_is_taking_out_once(text, extraction):
+    once = extract(text, extraction).text
+    assert extract(once, extraction).text == once
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "form"),
+    [
+        ("Paris", "Paris", "whole text"),
+        ("  ", "", "blank"),
+        ("<think>Paris, or Lyon", "", "unfinished thoughts"),
+        ("<think>Paris</think> ", "", "past thoughts > blank"),
+        ("Paris <think>or", "", "unfinished thoughts"),
+        ("I say \\boxed{Par", "", "unfinished box"),
+        ("\\boxed{Paris} or \\boxed{Lyon}", "Lyon", "boxed, last of several"),
+        ("\\boxed{Paris}, so \\boxed{Paris}", "Paris", "boxed"),
+        ("<answer>Paris</answer><answer>Lyon</answer>", "Lyon", "tag, last of several"),
+        ("\\boxed{Paris}\n\nFinal answer: Lyon", "Lyon", "label"),
+        ("Answer: Lyon\n\n\\boxed{Paris}", "Paris", "boxed"),
+        ("In \\boxed{}: \\boxed{Paris}", "Paris", "boxed"),
+        ("\\boxed{a {b} c}", "a {b} c", "boxed"),
+        ("Paris</s>", "Paris", "first turn > whole text"),
+        ("Paris\n\nQ: And Spain?\nA: Madrid", "Paris", "first turn > whole text"),
+        ("The answer is not Paris.", "The answer is not Paris.", "whole text"),
+        ("It is Paris. The answer is clear.", "It is Paris. The answer is clear.", "whole text"),
+        ("Answer: Paris\nExplanation: as said", "Paris", "label"),
+        ("So the answer is Washington D.C.", "Washington D.C.", "sentence"),
+        ("Answer: M*A*S*H", "M*A*S*H", "label"),
+        ('Answer: "Heroes"', "Heroes", "label"),
+    ],
+)
+def test_by_hand(text, answer, form):
+    assert extract(text) == (answer, form)
+
+
+@pytest.mark.parametrize(
+    ("extraction", "answer", "form"),
+    [
+        ("none", "<think>x</think>Answer: A\n<answer>B</answer> \\boxed{C}</s>", "whole text"),
+        (
+            "text",
+            "Answer: A\n<answer>B</answer> \\boxed{C}",
+            "past thoughts > first turn > whole text",
+        ),
+        ("boxed", "C", "past thoughts > first turn > boxed"),
+        ("tag", "B", "past thoughts > first turn > tag"),
+        ("label", "A\n<answer>B", "past thoughts > first turn > label"),
+        ("sentence", "", "past thoughts > first turn > nothing"),
+    ],
+)
+def test_a_single_form_is_taken_alone(extraction, answer, form):
+    text = "<think>x</think>Answer: A\n<answer>B</answer> \\boxed{C}</s>"
+    assert extract(text, extraction) == (answer, form)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is Paris or London.",
+        "Answer: Paris\nor London",
+        "Answer: Paris\n\nor London",
+        "Answer: Paris\n\nWait, actually London.",
+        "\\boxed{Paris or London}",
+        "<answer>Paris, London, Berlin</answer>",
+        "\\boxed{Paris} no, \\boxed{London}",
+        "Final answer: Paris\nFinal answer: London",
+    ],
+)
+def test_two_answers_are_never_one(text):
+    assert not explain(extract(text).text, ["Paris"], "alias", "What is the capital of France?")[0]
+
+
+def test_an_unknown_extraction_names_the_known_ones():
+    with pytest.raises(ValueError, match="allowed: none, auto, text, boxed"):
+        extract("Paris", "regex")
