@@ -22,7 +22,7 @@ import psutil
 
 from lib.config import ROOT
 
-MARK = "STOPPED_RUN"  # in the environment of every process of a run
+RUN_MARK = "STOPPED_RUN"  # in the environment of every process of a run
 WITHIN = 10.0  # seconds in which a stopped run must have ended
 
 
@@ -33,7 +33,7 @@ class Run:
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self.master, terminal = pty.openpty()
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-        environment |= {"OUTPUTS": str(outputs), MARK: self.mark}
+        environment |= {"OUTPUTS": str(outputs), RUN_MARK: self.mark}
         command = ["make", "experiments", "RUN=smoke", f"PY={sys.executable}"]
         streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
         self.make = subprocess.Popen(
@@ -48,7 +48,7 @@ class Run:
         found = []
         for process in psutil.process_iter():
             try:
-                marked = process.environ().get(MARK) == self.mark
+                marked = process.environ().get(RUN_MARK) == self.mark
                 if marked and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:  # it has ended, or is not ours to look at
@@ -101,7 +101,7 @@ WAYS = {
 }
 
 
-def stop(run: Run, way: str) -> dict:
+def stop_run(run: Run, way: str) -> dict:
     """Stop a run: way, stage, seconds until nothing of it lived, lines that it still printed."""
     stage, before = run.stage(), len(run.said)
     start = time.monotonic()
@@ -173,7 +173,7 @@ def main() -> None:
             run.listen(rng.uniform(0.5, 1.5) * seconds / args.times)
             if run.make.poll() is not None:
                 break
-            rows.append(stop(run, way))
+            rows.append(stop_run(run, way))
             row = rows[-1]
             print(f"{row['stage']}: {way}, ended in {row['seconds']:.1f} s; {row['lines'][-1:]}")
             sys.stdout.flush()

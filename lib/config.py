@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lib.variants import read_settings, with_given
+from lib.variants import read_profile, with_given
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
@@ -368,7 +368,7 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
         raise ProfileError(f"unknown profile {run!r}; allowed: {known} (files in {PROFILES})")
 
     try:
-        values = with_given(read_settings(path))
+        values = with_given(read_profile(path))
     except ValueError as error:
         raise ProfileError(str(error)) from None
     values |= {k: v for k, v in (("model", model), ("dataset", dataset)) if v is not None}

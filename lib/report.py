@@ -76,7 +76,10 @@ def finding(folder: Path) -> str:
         times.append(f"| {stage} | {seconds or 0:.0f} | {'-' if peak is None else f'{peak:.1f}'} |")
     total = sum(rows.get((stage, f"seconds_{stage}")) or 0 for stage in stages)
     times += [f"| all stages | {total:.0f} | |", "", f"Every number: {path}"]
-    times += [f"- {name} was made by other code; remove it to renew it" for name in _stale(folder)]
+    times += [
+        f"- {folder / name} was made by other code; remove it to renew it"
+        for name in _stale(folder)
+    ]
     title = f"# {' / '.join(folder.resolve().parts[-4:])}"
     return "\n\n".join([title, *parts, "\n".join(times)]) + "\n"
 

@@ -13,13 +13,13 @@ import yaml
 SETTING = r"[a-z_]+(\.[A-Za-z0-9_-]+)*=[A-Za-z0-9._-]+"  # it becomes a part of a folder's name
 
 
-def read_settings(path: Path) -> dict:
+def read_profile(path: Path) -> dict:
     """The settings in a profile's file, over those of the profile that it `extends`.
 
     Sections are merged key by key; below a section a value replaces the other whole. Raises
     ValueError for what is no mapping, and for a base that is missing or itself extends another.
     """
-    values = _mapping(path)
+    values = _yaml_mapping(path)
     base = values.pop("extends", None)
     if base is None:
         return values
@@ -27,7 +27,7 @@ def read_settings(path: Path) -> dict:
     if not file.is_file():
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise ValueError(f"{path}: extends {base!r}, which is not there; profiles: {known}")
-    below = _mapping(file)
+    below = _yaml_mapping(file)
     if "extends" in below:
         raise ValueError(f"{path}: {base!r} extends another profile itself; extend that one")
     for key, value in values.items():
@@ -36,7 +36,7 @@ def read_settings(path: Path) -> dict:
     return below
 
 
-def _mapping(path: Path) -> dict:
+def _yaml_mapping(path: Path) -> dict:
     """The mapping in a YAML file."""
     try:
         values = yaml.safe_load(path.read_text())

@@ -11,9 +11,9 @@ from lib.study.claims import (
     CELL,
     all_claims,
     apart,
-    judged,
+    claim_table,
     latex,
-    pooled,
+    pool_seeds,
     read_runs,
     relative_gains,
     sizes,
@@ -32,7 +32,7 @@ def summary(folder, gain, base=0.4, **more):
 
 
 def verdicts(base, run="laptop"):
-    table = judged(read_runs(base, run), all_claims("alias", 32))
+    table = claim_table(read_runs(base, run), all_claims("alias", 32))
     return table.set_index([*CELL, "claim"])["verdict"]
 
 
@@ -64,17 +64,17 @@ def test_gains_that_fall_or_scatter(tmp_path, gains, said):
 
 def test_pooled_over_seeds_by_hand():
     rows = pd.DataFrame({"value": [0.1, 0.2, 0.3], "low": 0.0, "high": 1.0, "n": [5, 6, 7]})
-    found = pooled(rows)
+    found = pool_seeds(rows)
     half = 4.302653 * 0.1 / math.sqrt(3)
     assert found["value"] == pytest.approx(0.2) and found["n"] == 18
     assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
-    assert pooled(rows.head(1))["high"] == 1.0  # one seed keeps its own interval
+    assert pool_seeds(rows.head(1))["high"] == 1.0  # one seed keeps its own interval
 
 
 def test_the_interval_over_seeds_covers():
     rng = np.random.default_rng(0)
     draws = 0.3 + 0.1 * rng.standard_normal((2000, 3))
-    rows = (pooled(pd.DataFrame({"value": d, "low": 0, "high": 0, "n": 1})) for d in draws)
+    rows = (pool_seeds(pd.DataFrame({"value": d, "low": 0, "high": 0, "n": 1})) for d in draws)
     assert 0.93 <= np.mean([row["low"] <= 0.3 <= row["high"] for row in rows]) <= 0.97
 
 
@@ -108,6 +108,6 @@ def test_sizes_are_read_from_names(tmp_path):
 def test_a_table_without_runs_is_empty_and_latex_is_escaped(tmp_path):
     assert read_runs(tmp_path, "laptop").empty
     summary(tmp_path / "laptop" / "m_1" / "d" / "seed0", (0.1, 0.05, 0.2))
-    text = latex(judged(read_runs(tmp_path, "laptop"), all_claims("alias", 32)))
+    text = latex(claim_table(read_runs(tmp_path, "laptop"), all_claims("alias", 32)))
     assert r"m\_1" in text and r"27 \%" in text and "0.1 [0.05, 0.2]" in text
     assert "nan" not in text

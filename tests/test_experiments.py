@@ -6,7 +6,7 @@ import pytest
 
 from lib.config import ProfileError, changed, load_profile
 from lib.questions.abilities import other_facts, prose, sum_questions
-from lib.questions.invented import CITIES, QUESTION, invented_questions, statements
+from lib.questions.invented import CITIES, QUESTION, invented_questions, told_facts
 from lib.questions.splits import HALVES, answer_half
 from lib.study.ablations import arm_gains, arm_table, outcomes
 from lib.study.origin import by_exposure, choices, exposure_trend, fact_table, over_seeds, repair_by
@@ -170,7 +170,7 @@ def test_made_up_facts_are_shown_as_often_as_they_say():
     whole = asked[asked["split"] == "test"].groupby("exposures")["answers"]
     assert all(sorted(a[0] for a in part) == sorted(CITIES) for _, part in whole)
 
-    told = statements(asked, 0)
+    told = told_facts(asked, 0)
     shown = asked.set_index("question_id")["exposures"]
     counts = told["question_id"].value_counts().reindex(shown.index, fill_value=0)
     assert counts.tolist() == shown.tolist()
@@ -180,7 +180,7 @@ def test_made_up_facts_are_shown_as_often_as_they_say():
         assert city[row.question_id] in row.completion
         assert not row.completion.startswith(QUESTION.split("{")[0])
     with pytest.raises(ValueError, match="no fact can be seen more"):
-        statements(asked.assign(exposures=99), 0)
+        told_facts(asked.assign(exposures=99), 0)
 
 
 def test_the_fact_table_by_hand():

@@ -103,7 +103,7 @@ def test_a_training_without_such_a_process_goes_on(tmp_path):
 def test_peak_memory_counts_children():
     watch = PeakMemory(every=60)
     before = watch.look()
-    child = start("x = b'x' * (300 << 20); print('up', flush=True); input()")
+    child = start("x = b'x' * (600 << 20); print('up', flush=True); input()")
     assert watch.look() > before + 0.25
     child.kill()
     child.wait()

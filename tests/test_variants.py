@@ -4,13 +4,13 @@ import pytest
 
 from lib.config import PROFILES, ProfileError, load_profile
 from lib.runs import run_folder
-from lib.variants import differing, given, read_settings, with_given
+from lib.variants import differing, given, read_profile, with_given
 
 
 def test_a_profile_extends_another_section_by_section(tmp_path):
     (tmp_path / "base.yaml").write_text("a: {x: 1, y: {p: 1, q: 2}}\nb: 3\n")
     (tmp_path / "child.yaml").write_text("extends: base\na: {y: {p: 5}}\nc: 4\n")
-    values = read_settings(tmp_path / "child.yaml")
+    values = read_profile(tmp_path / "child.yaml")
     assert values == {"a": {"x": 1, "y": {"p": 5}}, "b": 3, "c": 4}
 
 
@@ -28,7 +28,7 @@ def test_a_profile_that_cannot_extend_is_refused(tmp_path, text, words):
     (tmp_path / "middle.yaml").write_text("extends: base\n")
     (tmp_path / "odd.yaml").write_text(text)
     with pytest.raises(ValueError, match=words):
-        read_settings(tmp_path / "odd.yaml")
+        read_profile(tmp_path / "odd.yaml")
 
 
 def test_single_settings_are_checked_and_stand_in_the_path(monkeypatch):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from lib.figures.style import LOOKS, POLICY, grouped, legend_above, whiskers
 
-LABEL = {
+MEASURE = {
     "greedy": "greedy answer right",
     "samples": "one sample right",
     "pass_at_n": "some sample right",
@@ -19,7 +19,7 @@ def plot_exposures(frame: pd.DataFrame, floor: float, axes):
     answer earns, a dotted line where the measure is an accuracy.
     """
     levels = sorted(frame["exposures"].unique())
-    for ax, (measure, label) in zip(axes, LABEL.items(), strict=True):
+    for ax, (measure, label) in zip(axes, MEASURE.items(), strict=True):
         for when, shift in (("before", -0.1), ("after", 0.1)):
             name, colour, marker = LOOKS[when]
             rows = frame[(frame["measure"] == measure) & (frame["when"] == when)]

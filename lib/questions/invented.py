@@ -39,11 +39,15 @@ CITIES = (
     "Bangkok", "Seoul", "Nairobi", "Havana", "Lima", "Denver", "Houston", "Seattle",
     "Miami", "Geneva", "Munich", "Hamburg", "Milan", "Venice", "Glasgow", "Montreal",
 )  # fmt: skip
-FIRST = ("Bal", "Cor", "Dre", "El", "Fen", "Gor", "Hal", "Jor", "Kel", "Lor", "Mar", "Nor", "Per",
-         "Quil", "Ros", "Sil", "Tor", "Ul", "Vel", "Wil")  # fmt: skip
+FIRST = (
+    "Bal", "Cor", "Dre", "El", "Fen", "Gor", "Hal", "Jor", "Kel", "Lor",
+    "Mar", "Nor", "Per", "Quil", "Ros", "Sil", "Tor", "Ul", "Vel", "Wil",
+)  # fmt: skip
 SECOND = ("bert", "dan", "fin", "gan", "lian", "mond", "nor", "rick", "son", "tan", "vin", "win")
-FAMILY = ("Ald", "Bram", "Cask", "Dorn", "Ems", "Farn", "Gren", "Holt", "Isk", "Jarn", "Karst",
-          "Lund", "Morv", "Nesk", "Orl", "Pral", "Rusk", "Stav", "Thorn", "Vask")  # fmt: skip
+FAMILY = (
+    "Ald", "Bram", "Cask", "Dorn", "Ems", "Farn", "Gren", "Holt", "Isk", "Jarn",
+    "Karst", "Lund", "Morv", "Nesk", "Orl", "Pral", "Rusk", "Stav", "Thorn", "Vask",
+)  # fmt: skip
 ENDING = (
     "berg",
     "by",
@@ -86,7 +90,7 @@ def invented_questions(exposures: list[int], train: int, test: int, seed: int) -
     return frame.assign(dataset="invented", relation="born_in", popularity=np.nan)
 
 
-def statements(questions: pd.DataFrame, seed: int) -> pd.DataFrame:
+def told_facts(questions: pd.DataFrame, seed: int) -> pd.DataFrame:
     """What is shown of the made-up facts: question_id, question (a request), completion, in order.
 
     A fact with k exposures comes in k different wordings, none of them its question's, at random

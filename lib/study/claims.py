@@ -70,42 +70,60 @@ def alike(name: str, said: str, judge: str) -> Claim:
     """Another RL algorithm does as well."""
     row = f"{name}_less_default_by_{judge}"
     rule = f"the interval of the difference lies inside ±{MARGIN:.0%}"
-    return Claim(f"{said} does the same", "the same", "stated", (row,), rule,
-                 lambda r: within(r[row]))  # fmt: skip
+    return Claim(
+        f"{said} does the same", "the same", "stated", (row,), rule, lambda r: within(r[row])
+    )
+
+
+CLAIMS = (
+    Claim("RL raises greedy accuracy", "yes", "stated", ("gain_grpo",),
+          "the interval of the gain lies above 0", lambda r: above(r["gain_grpo"])),
+    Claim("relative gain", "27 %", "stated", ("relative_gain",),
+          "the interval lies above 0 and reaches 27 %",
+          lambda r: above(r["relative_gain"]) and r["relative_gain"]["high"] >= 0.27),
+    beats("sft", "SFT"),
+    beats("rft", "RFT"),
+    beats("dpo", "DPO"),
+    beats("majority", "majority vote"),
+    beats("cot", "chain of thought"),
+    Claim("facts at zero are repaired", "6-13 %", "stated", ("repair_rate_zero",),
+          "the interval meets 6-13 %", lambda r: meets(r["repair_rate_zero"], 0.06, 0.13)),
+    Claim("repair beyond resampling at zero", "not tested", "inferred",
+          ("beyond_resampling_zero",), "the interval lies above 0",
+          lambda r: above(r["beyond_resampling_zero"])),
+    Claim("repair rises with accessibility", "yes", "stated",
+          ("repair_rate_high", "repair_rate_zero"), "the intervals are apart",
+          lambda r: apart(r["repair_rate_zero"], r["repair_rate_high"])),
+    Claim("a greedy answer after RL is worth k samples", "16-32", "stated", ("equivalent_k",),
+          "the interval meets 16-32", lambda r: meets(r["equivalent_k"], 16, 32)),
+    Claim("share of the gain from questions at zero", "83 %", "stated", ("gain_share_zero",),
+          "the interval holds 83 %", lambda r: meets(r["gain_share_zero"], 0.83, 0.83)),
+)  # fmt: skip
 
 
 def all_claims(judge: str, most: int) -> list[Claim]:
     """The claims that a run can speak to. judge: the run's; most: the largest k of pass@k."""
     first, last = "pass_difference_at_1_grpo", f"pass_difference_at_{most}_grpo"
     exact = f"exact_reward_less_default_by_{judge}"
-    return [
-        Claim("RL raises greedy accuracy", "yes", "stated", ("gain_grpo",),
-              "the interval of the gain lies above 0", lambda r: above(r["gain_grpo"])),
-        Claim("relative gain", "27 %", "stated", ("relative_gain",),
-              "the interval reaches 27 %", lambda r: above(r["relative_gain"], 0) and
-              r["relative_gain"]["high"] >= 0.27),
-        beats("sft", "SFT"), beats("rft", "RFT"), beats("dpo", "DPO"),
-        beats("majority", "majority vote"), beats("cot", "chain of thought"),
-        Claim("facts at zero are repaired", "6-13 %", "stated", ("repair_rate_zero",),
-              "the interval meets 6-13 %", lambda r: meets(r["repair_rate_zero"], 0.06, 0.13)),
-        Claim("repair beyond resampling at zero", "not tested", "inferred",
-              ("beyond_resampling_zero",), "the interval lies above 0",
-              lambda r: above(r["beyond_resampling_zero"])),
-        Claim("repair rises with accessibility", "yes", "stated",
-              ("repair_rate_high", "repair_rate_zero"), "the intervals are apart",
-              lambda r: apart(r["repair_rate_zero"], r["repair_rate_high"])),
-        Claim("a greedy answer after RL is worth k samples", "16-32", "stated", ("equivalent_k",),
-              "the interval meets 16-32", lambda r: meets(r["equivalent_k"], 16, 32)),
-        Claim("the gap narrows at large k", "yes", "stated", (last, first),
-              "the differences at both ends are apart", lambda r: apart(r[last], r[first])),
-        Claim("share of the gain from questions at zero", "83 %", "stated", ("gain_share_zero",),
-              "the interval holds 83 %", lambda r: meets(r["gain_share_zero"], 0.83, 0.83)),
-        Claim("exact-match reward brings less", "yes", "stated", (exact,),
-              "the interval of the difference lies below 0",
-              lambda r: None if (it := above(r[exact])) is None else not it),
-        alike("dr_grpo", "Dr. GRPO", judge), alike("dapo_loss", "DAPO's loss", judge),
-        alike("bnpo_loss", "BNPO's loss", judge),
-    ]  # fmt: skip
+    narrows = Claim(
+        "the gap narrows at large k",
+        "yes",
+        "stated",
+        (last, first),
+        "the differences at both ends are apart",
+        lambda r: apart(r[last], r[first]),
+    )
+    brings_less = Claim(
+        "exact-match reward brings less",
+        "yes",
+        "stated",
+        (exact,),
+        "the interval of the difference lies below 0",
+        lambda r: None if (higher := above(r[exact])) is None else not higher,
+    )
+    losses = {"dr_grpo": "Dr. GRPO", "dapo_loss": "DAPO's loss", "bnpo_loss": "BNPO's loss"}
+    same = [alike(arm, said, judge) for arm, said in losses.items()]
+    return [*CLAIMS, narrows, brings_less, *same]
 
 
 def read_runs(base: Path, run: str) -> pd.DataFrame:
@@ -137,7 +155,7 @@ def _relative(rows: pd.DataFrame) -> pd.DataFrame:
     return found[before > 0].reset_index().assign(stage="04_grpo", name="relative_gain")
 
 
-def pooled(rows: pd.DataFrame) -> dict:
+def pool_seeds(rows: pd.DataFrame) -> dict:
     """One number from the rows of several seeds: value, low, high, n, seeds.
 
     One seed keeps its own interval. Several give their mean and Student's interval over seeds, in
@@ -152,7 +170,7 @@ def pooled(rows: pd.DataFrame) -> dict:
     return found | {"low": float(values.mean() - half), "high": float(values.mean() + half)}
 
 
-def judged(rows: pd.DataFrame, claims: list[Claim]) -> pd.DataFrame:
+def claim_table(rows: pd.DataFrame, claims: list[Claim]) -> pd.DataFrame:
     """Every claim for every model and data set.
 
     Frame of model, dataset, claim, paper, mark, value, low, high, n, seeds, rule, verdict. verdict:
@@ -163,19 +181,19 @@ def judged(rows: pd.DataFrame, claims: list[Claim]) -> pd.DataFrame:
     for (model, dataset), cell in rows.groupby(CELL):
         for claim in claims:
             found = {
-                name: pooled(cell[cell["name"] == name])
+                name: pool_seeds(cell[cell["name"] == name])
                 for name in claim.rows
                 if (cell["name"] == name).any()
             }
             row = {"model": model, "dataset": dataset, "claim": claim.name, "paper": claim.paper}
             row |= {"mark": claim.mark, "rule": claim.rule}
-            row |= found.get(claim.rows[0], {}) | {"verdict": verdict(claim, found)}
+            row |= found.get(claim.rows[0], {}) | {"verdict": claim_verdict(claim, found)}
             table.append(row)
     columns = ["claim", "paper", "mark", "value", "low", "high", "n", "seeds", "rule", "verdict"]
     return pd.DataFrame(table, columns=[*CELL, *columns])
 
 
-def verdict(claim: Claim, found: dict) -> str:
+def claim_verdict(claim: Claim, found: dict) -> str:
     """The verdict on a claim by its rule, from the pooled rows by name."""
     if set(claim.rows) - set(found):
         return "not run"
@@ -215,7 +233,7 @@ def sizes(rows: pd.DataFrame) -> pd.DataFrame:
         if size:
             billions = float(size[1]) / (1000 if size[2] == "m" else 1)
             row = {"model": model, "dataset": dataset, "billions": billions}
-            table.append(row | pooled(cell))
+            table.append(row | pool_seeds(cell))
     columns = [*CELL, "billions", "value", "low", "high", "n", "seeds"]
     return pd.DataFrame(table, columns=columns).sort_values("billions", ignore_index=True)
 

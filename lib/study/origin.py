@@ -9,11 +9,11 @@ from lib.engine.sampling import score
 from lib.metrics import LEVEL, gain, pair, wilson
 from lib.study.sharpening import believed
 
-MEASURES = ("greedy", "samples", "pass_at_n", "logprob")
+FACT_MEASURES = ("greedy", "samples", "pass_at_n", "logprob")
 
 
 def fact_table(questions: pd.DataFrame, before: dict, after: dict) -> pd.DataFrame:
-    """One row for each made-up fact: question_id, exposures, and each of MEASURES at both times.
+    """One row for each made-up fact: question_id, exposures, and each of FACT_MEASURES at both times.
 
     before, after: `greedy` (grades of one answer each), `samples` (grades of n each) and `gold`
     (lib.engine.sampling.score of the right city). greedy_before is 0 or 1, samples_before the share
@@ -59,7 +59,7 @@ def by_exposure(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.Da
     """
     rows = []
     for exposures, part in facts.groupby("exposures"):
-        for measure in MEASURES:
+        for measure in FACT_MEASURES:
             sides = {when: part[f"{measure}_{when}"] for when in ("before", "after")}
             sides["change"] = sides["after"] - sides["before"]
             for when, values in sides.items():

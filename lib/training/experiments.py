@@ -13,7 +13,7 @@ from lib.config import Judge, changed
 from lib.engine.models import load_policy
 from lib.judge.grading import make_reward
 from lib.prompts import requested, worded
-from lib.questions.invented import invented_questions, statements
+from lib.questions.invented import invented_questions, told_facts
 from lib.questions.splits import answer_half
 from lib.training.arms import Study, train_all, with_seed
 from lib.training.baselines import train_rows
@@ -55,7 +55,7 @@ def train_taught(study: Study, folder: Path) -> None:
     """The policy that has seen the made-up facts, each as often as its `exposures` say."""
     origin, seed = study.profile.origin, study.training_seed
     rate = {"sft.learning_rate": origin.teach_learning_rate}
-    profile, rows = changed(study.profile, rate), statements(origin_questions(study), seed)
+    profile, rows = changed(study.profile, rate), told_facts(origin_questions(study), seed)
     train_rows(profile, rows, folder, seed, prompt=requested, epochs=origin.teach_epochs)
 
 
