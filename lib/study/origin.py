@@ -13,7 +13,7 @@ FACT_MEASURES = ("greedy", "samples", "pass_at_n", "logprob")
 
 
 def fact_table(questions: pd.DataFrame, before: dict, after: dict) -> pd.DataFrame:
-    """One row for each made-up fact: question_id, exposures, and each of FACT_MEASURES at both times.
+    """One row for each made-up fact: question_id, exposures, each of FACT_MEASURES at both times.
 
     before, after: `greedy` (grades of one answer each), `samples` (grades of n each) and `gold`
     (lib.engine.sampling.score of the right city). greedy_before is 0 or 1, samples_before the share
