@@ -134,8 +134,8 @@ $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb $(EXPERIMENTS): $(OUT
 # the claims read what there is
 $(OUT)/11_claims.ipynb: $(filter-out %/11_claims.ipynb,$(EXECUTED)) $(wildcard $(EXPERIMENTS))
 
-plan: $(READY)  ## what a run will cost: samples, steps, minutes on this machine, memory, judge calls
-	@$(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
+plan: $(READY)  ## what a run will cost: samples, steps, memory, disk, judge calls; MEASURE=1: minutes on this machine
+	@MEASURE=$(if $(MEASURE),1) $(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
 
 smoke: $(READY)  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
 	@$(PY) -m lib.runs forget "$(OUTPUTS)/$(VARIANT:$(RUN)%=smoke%)"

@@ -1,7 +1,9 @@
 """The plan's counts by hand."""
 
+import json
+
 from lib.config import load_profile
-from lib.study.plan import SIGNAL, work
+from lib.study.plan import SIGNAL, main, planned_sizes, took, work
 
 
 def test_counts_are_those_of_the_profile():
@@ -27,3 +29,46 @@ def test_counts_are_those_of_the_profile():
 def test_a_reference_model_needs_every_group():
     table = work(load_profile("paper"), {"train": 10_000, "validation": 500, "test": 3610})
     assert table["groups"].sum() > 625 * 128  # nothing is skipped at beta > 0
+
+
+def test_the_experiments_are_counted():
+    profile = load_profile("laptop")
+    table = work(profile, planned_sizes(profile)).set_index("what")
+    arms = len(profile.ablations.arms)
+    assert table.loc[f"{arms} arms, 6 steps each", "samples"] == arms * 6 * 16 * 5
+    assert table.loc["7 sources, 6 steps each", "groups"] == 7 * 6 * 16 * SIGNAL
+    told = 3 * 15 * (24 + 40)  # seeds, exposures of each set of facts, facts
+    groups = 3 * 12 * 16 * SIGNAL + told / 2
+    assert table.loc["3 seeds", "groups"] == groups
+    assert table.loc["samples before and after", "samples"] == 2 * 3 * 40 * 5 * (8 + 1)
+
+
+def test_sizes_are_planned_without_reading_the_questions():
+    assert planned_sizes(load_profile("laptop")) == {"train": 280, "validation": 256, "test": 1000}
+    assert planned_sizes(load_profile("paper", dataset="nq"))["test"] == 3610
+    assert planned_sizes(load_profile("paper", dataset="popqa"))["test"] == round(0.2 * 14267)
+
+
+def test_what_does_not_fit_here_is_planned_all_the_same(monkeypatch, capsys):
+    def full(profile, shape):
+        raise MemoryError("too much")
+
+    monkeypatch.setattr("lib.study.plan.check_memory", full)
+    monkeypatch.setattr("sys.argv", ["plan", "gpu"])
+    monkeypatch.delenv("MEASURE", raising=False)
+    main()
+    said = capsys.readouterr().out
+    assert "not here: too much" in said
+    assert "06_attribution" in said and "disk: some" in said
+    assert "minutes: `make plan MEASURE=1`" in said
+
+
+def test_a_finished_run_shows_what_it_took(monkeypatch, tmp_path):
+    monkeypatch.setenv("OUTPUTS", str(tmp_path))
+    profile = load_profile("smoke")
+    assert took(profile, "smoke").empty
+    rows = [{"stage": "04_grpo", "name": "seconds_04_grpo", "value": 120.0}]
+    path = tmp_path / "smoke" / profile.model / profile.dataset / "seed0" / "summary.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([*rows, {"stage": "04_grpo", "name": "gain", "value": 1.0}]))
+    assert took(profile, "smoke").to_dict() == {"04_grpo": 2.0}

@@ -1,6 +1,10 @@
-"""What a run will cost: counts from the profile, seconds from a short measurement here."""
+"""What a run will cost: counts and memory from the profile and the model's shape alone.
+
+With MEASURE in the environment the minutes too, from a short measurement here.
+"""
 
 import copy
+import os
 import sys
 import time
 
@@ -9,17 +13,21 @@ import torch
 
 from lib.config import Profile, ProfileError, load_profile
 from lib.engine.decoding import decode, uniform_draws
-from lib.engine.models import check_template, load_policy, locate
+from lib.engine.models import check_template, load_policy
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct, render
-from lib.questions.splits import load_questions
+from lib.questions.sources import HUB
+from lib.questions.splits import ONE_SET_TEST, load_questions
+from lib.runs import run_folder
 from lib.study.memory import check_memory, memory_need, read_shape
+from lib.tables import load_json
 from lib.training.apart import METHODS, training_steps
 
 # share of the groups with both right and wrong answers, which alone are trained on; measured: 0.4
 # in the default run
 SIGNAL = 0.5
 GIB = 2**30
+COLUMNS = ("stage", "what", "samples", "groups", "prefixes", "minutes")
 
 
 def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
@@ -40,8 +48,53 @@ def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
         _stage_row("05_redistribution", "likeliest answers", prefixes=likely),
         *_subsets(profile, controls_of(profile, test)),
         *_hacking(profile),
+        *_experiments(profile, sizes),
     ]
     return pd.DataFrame(rows)
+
+
+def planned_sizes(profile: Profile) -> dict[str, int]:
+    """Questions of train, validation and test, from the profile alone where it gives counts.
+
+    A benchmark's shares are of its published size; for others the questions are read.
+    """
+    data = profile.data
+    if all(isinstance(size, int) for size in (data.train, data.validation, data.test)):
+        return {"train": data.train, "validation": data.validation, "test": data.test}
+    if profile.dataset not in HUB:
+        return load_questions(profile, 0)["split"].value_counts().to_dict()
+    counts = HUB[profile.dataset][4]
+    pool = counts.get("train", sum(counts.values()))
+    official = counts.get("validation", round(ONE_SET_TEST * pool))
+    test = official if data.test == "official" else data.test
+    sizes = {"train": data.train, "validation": data.validation, "test": test}
+    return {k: n if isinstance(n, int) else round(n * pool) for k, n in sizes.items()}
+
+
+def _experiments(profile: Profile, sizes: dict[str, int]) -> list[dict]:
+    """The work of `make experiments`: ablations, transfer, made-up facts."""
+    rows, asked = [], controls_of(profile, sizes["test"])
+    if profile.ablations:
+        arms, steps = len(profile.ablations.arms), profile.ablations.steps
+        training = _training(profile, arms * steps)
+        rows.append(_stage_row("08_ablations", f"{arms} arms, {steps} steps each", **training))
+        rows.append(_stage_row("08_ablations", "greedy answers", samples=asked * (arms + 3)))
+    if transfer := profile.transfer:
+        trained = len(transfer.sources) + (2 if transfer.halved else 0)
+        training = _training(profile, trained * transfer.steps)
+        what = f"{trained} sources, {transfer.steps} steps each"
+        rows.append(_stage_row("09_transfer", what, **training))
+        other = 3 * (2 + len(transfer.datasets)) * transfer.questions
+        rows.append(_stage_row("09_transfer", "greedy answers", samples=asked * trained + other))
+    if origin := profile.origin:
+        facts, levels = origin.seeds * origin.test, len(origin.exposures)
+        training = _training(profile, origin.seeds * origin.steps)
+        told = origin.seeds * sum(origin.exposures) * (origin.train + origin.test)
+        training["groups"] += 0.5 * told * origin.teach_epochs  # an example is half a group
+        rows.append(_stage_row("10_origin", f"{origin.seeds} seeds", **training))
+        answers = 2 * facts * levels * (origin.samples + 1)
+        rows.append(_stage_row("10_origin", "samples before and after", samples=answers))
+    return rows
 
 
 def _stage_row(stage: str, what: str, samples=0, groups=0, prefixes=0) -> dict:
@@ -136,15 +189,14 @@ def _hacking(profile: Profile) -> list[dict]:
     return [_stage_row("07_judge", what, samples=samples, groups=_live(profile) * groups)]
 
 
-def measure_rates(profile: Profile) -> tuple[dict[str, float], dict[str, int], int]:
-    """The seconds of the units of work here, the splits' sizes, and the model's parameters.
+def measure_rates(profile: Profile) -> dict[str, float]:
+    """The seconds of the units of work here.
 
-    seconds: of a `sample` (64 per question), a `rollout` (as many per question as in training) and
-    a trained `group`.
+    Of a `sample` (64 per question), a `rollout` (as many per question as in training) and a trained
+    `group`.
     """
     policy = load_policy(profile)
     questions = load_questions(profile, 0)
-    sizes = questions["split"].value_counts().to_dict()
     texts = questions["question"].head(12)
     prompts = [render(policy.tokenizer, direct(text)) for text in texts]
     length = profile.sampling.max_new_tokens
@@ -152,9 +204,8 @@ def measure_rates(profile: Profile) -> tuple[dict[str, float], dict[str, int], i
     _time_sampling(policy, prompts[:2], 2, length)  # the first products are slow
     rollout, rows = _time_sampling(policy, prompts, profile.grpo.num_generations, length)
     sample, _ = _time_sampling(policy, prompts[:2], 64, length)
-    group, parameters = _time_training(policy, rows, prompts)
-    seconds = {"rollout": rollout, "sample": sample, "group": group}
-    return seconds, sizes, parameters
+    group = _time_training(policy, rows, prompts)
+    return {"rollout": rollout, "sample": sample, "group": group}
 
 
 def _time_sampling(policy, prompts: list, n: int, length: int) -> tuple[float, list[list[int]]]:
@@ -169,8 +220,8 @@ def _time_sampling(policy, prompts: list, n: int, length: int) -> tuple[float, l
     return seconds, [prompts[answer["index"]] + ids for answer in answers for ids in answer["ids"]]
 
 
-def _time_training(policy, rows: list[list[int]], prompts: list) -> tuple[float, int]:
-    """Seconds per group of a backward pass over `rows`, and the model's number of parameters.
+def _time_training(policy, rows: list[list[int]], prompts: list) -> float:
+    """Seconds per group of a backward pass over `rows`.
 
     rows: token ids of the prompts with their answers, one group per prompt. The tokens that the
     shortest prompt takes carry no loss.
@@ -186,50 +237,92 @@ def _time_training(policy, rows: list[list[int]], prompts: list) -> tuple[float,
 
     began = time.perf_counter()
     model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).loss.backward()
-    seconds = (time.perf_counter() - began) / len(prompts)
-    return seconds, sum(p.numel() for p in model.parameters())
+    return (time.perf_counter() - began) / len(prompts)
 
 
-def plan(profile: Profile) -> tuple[pd.DataFrame, list[str]]:
-    """The stages with their seconds, and sentences about disk and judge calls."""
-    seconds, sizes, parameters = measure_rates(profile)
-    table = work(profile, sizes)
+def timed(profile: Profile, table: pd.DataFrame) -> pd.DataFrame:
+    """The work with its minutes on this machine, measured for some seconds."""
+    seconds = measure_rates(profile)
     many = table["what"].str.startswith("samples")
     each = table["samples"] * many.map({True: seconds["sample"], False: seconds["rollout"]})
     trained = table["groups"] * seconds["group"]
     enumerated = table["prefixes"] * seconds["rollout"] / 10
-    table["seconds"] = each + trained + enumerated
+    return table.assign(minutes=(each + trained + enumerated) / 60)
 
-    sentences = [f"disk: some {parameters * 4 * (6 + 3) / GIB:.1f} GB of weights and checkpoints"]
+
+def kept_weights(profile: Profile) -> int:
+    """How many times the weights lie on the disk at the end: the best, the last, the kept ones."""
+    controls = 9 if profile.controls else 0
+    subsets = 3 * len(profile.attribution.strata) + 1 + profile.attribution.random_subsets
+    arms = len(profile.ablations.arms) if profile.ablations else 0
+    sources = len(profile.transfer.sources) + 2 if profile.transfer else 0
+    seeds = 2 * profile.origin.seeds if profile.origin else 0
+    return 2 * 4 + 3 + controls + subsets + arms + sources + seeds
+
+
+def sentences(profile: Profile, table: pd.DataFrame, parameters: int) -> list[str]:
+    """What is not a row: disk and the judge's calls."""
+    size = 2 if profile.dtype == "bfloat16" else 4
+    disk = parameters * (size * kept_weights(profile) + 12) / GIB  # and a checkpoint with Adam's
+    said = [f"disk: some {disk:,.0f} GB of weights and checkpoints"]
     if profile.judge.kind == "llm":
         calls = int(table["samples"].sum())
-        sentences.append(
+        said.append(
             f"judge: at most {calls:,} calls of {profile.judge.model}, fewer as answers repeat"
         )
-    return table, sentences
+    return said
+
+
+def fits(profile: Profile, shape) -> str:
+    """What the run holds at its height, and whether this machine has it."""
+    try:
+        return check_memory(profile, shape)
+    except MemoryError as error:
+        return f"not here: {error}"
+
+
+def took(profile: Profile, run: str, seed: int = 0) -> pd.Series:
+    """The minutes that each finished stage of the run took, by stage; empty before there is one."""
+    path = run_folder(run, profile.model, profile.dataset, seed) / "summary.json"
+    rows = load_json(path) if path.exists() else []
+    seconds = {
+        row["stage"]: row["value"] / 60
+        for row in rows
+        if row["name"] == f"seconds_{row['stage']}" and row["value"] is not None
+    }
+    return pd.Series(seconds, name="took", dtype=float)
 
 
 def main() -> None:
+    measure = bool(os.environ.get("MEASURE"))
     try:
         profile = load_profile(*sys.argv[1:])
-        source = locate(profile.models[profile.model])[0]
         shape = read_shape(profile.models[profile.model])
         need = memory_need(profile, shape).pivot(index="part", columns="phase", values="gb")
         print(f"GB for one process of {profile.model}, {shape.parameters / 1e6:,.0f} M parameters:")
         print(need.to_string(na_rep="", float_format="{:.1f}".format))
-        print(check_memory(profile, shape))
-        print(f"{profile.model}: {check_template(profile)}")
-        print(f"measuring {profile.model} ({source}) for some seconds", flush=True)
-        table, sentences = plan(profile)
+        print(fits(profile, shape))
+        table = work(profile, planned_sizes(profile))
+        if measure:
+            print(f"{profile.model}: {check_template(profile)}")
+            print(f"measuring {profile.model} for some seconds", flush=True)
+            table = timed(profile, table)
     except (ProfileError, ValueError, OSError, MemoryError) as error:
         sys.exit(f"plan: {error}")
 
-    table["minutes"] = table["seconds"] / 60
-    shown = table[["stage", "what", "samples", "groups", "prefixes", "minutes"]]
+    shown = table[[column for column in COLUMNS if column in table]]
     print(shown.to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
+    print("\n".join(sentences(profile, table, shape.parameters)))
+    if not measure:
+        print("minutes: `make plan MEASURE=1` measures this machine for some seconds")
+        return
     total = table["minutes"].sum()
     print(f"all stages: about {total:.0f} minutes on this machine (half to twice as much)")
-    print("\n".join(sentences))
+    past = took(profile, sys.argv[1])
+    if len(past):
+        planned = table.groupby("stage")["minutes"].sum().rename("planned")
+        both = pd.concat([planned, past], axis=1).rename_axis("minutes")
+        print(both.to_string(na_rep="-", float_format="{:.1f}".format))
 
 
 if __name__ == "__main__":
