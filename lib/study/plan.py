@@ -260,7 +260,7 @@ def kept_weights(profile: Profile) -> int:
     return 2 * 4 + 3 + controls + subsets + arms + sources + seeds
 
 
-def sentences(profile: Profile, table: pd.DataFrame, parameters: int) -> list[str]:
+def remarks(profile: Profile, table: pd.DataFrame, parameters: int) -> list[str]:
     """What is not a row: disk and the judge's calls."""
     size = 2 if profile.dtype == "bfloat16" else 4
     disk = parameters * (size * kept_weights(profile) + 12) / GIB  # and a checkpoint with Adam's
@@ -312,7 +312,7 @@ def main() -> None:
 
     shown = table[[column for column in COLUMNS if column in table]]
     print(shown.to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
-    print("\n".join(sentences(profile, table, shape.parameters)))
+    print("\n".join(remarks(profile, table, shape.parameters)))
     if not measure:
         print("minutes: `make plan MEASURE=1` measures this machine for some seconds")
         return
