@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -275,18 +275,14 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise ProfileError(f"unknown profile {run!r}; allowed: {known} (files in {PROFILES})")
 
-    values = _read_yaml(path)
+    values = read_yaml(path)
     values |= {k: v for k, v in (("model", model), ("dataset", dataset)) if v is not None}
     if os.environ.get("HUB_MIRROR"):
         values["hub_mirror"] = os.environ["HUB_MIRROR"]
     if os.environ.get("SEEDS"):
         values["training_seeds"] = os.environ["SEEDS"]
 
-    try:
-        profile = Profile(**values)
-    except ValidationError as error:
-        raise ProfileError("; ".join(f"{path}: {_explain(e)}" for e in error.errors())) from None
-
+    profile = checked(Profile, values, path)
     datasets = ("atlas", *BENCHMARKS, *profile.files)
     for key, allowed in (("model", profile.models), ("dataset", datasets)):
         name = getattr(profile, key)
@@ -295,7 +291,16 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
     return profile
 
 
-def _read_yaml(path: Path) -> dict:
+def checked(kind: type[Section], values: dict, path: Path):
+    """The values of a file as the section `kind`; raises ProfileError with file, key and values."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        told = "; ".join(f"{path}: {_explain(e, kind)}" for e in error.errors())
+        raise ProfileError(told) from None
+
+
+def read_yaml(path: Path) -> dict:
     """The mapping in a YAML file; raises ProfileError for anything else."""
     try:
         values = yaml.safe_load(path.read_text())
@@ -306,18 +311,18 @@ def _read_yaml(path: Path) -> dict:
     return values
 
 
-def _explain(error: dict) -> str:
+def _explain(error: dict, kind: type[Section]) -> str:
     """One pydantic error as `key: what is wrong (allowed …)`."""
-    key = ".".join(str(part) for part in error["loc"]) or "profile"
+    key = ".".join(str(part) for part in error["loc"]) or "the file"
     if error["type"] != "extra_forbidden":
         return f"`{key}` = {error['input']!r}: {error['msg']}"
 
-    section, allowed = Profile, ()
+    section = kind
     for part in error["loc"][:-1]:
-        section = section.model_fields[part].annotation
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        allowed = sorted(section.model_fields)
-    return f"unknown key `{key}`; allowed: {', '.join(allowed)}"
+        found = section.model_fields[part].annotation
+        sections = [x for x in (found, *get_args(found)) if isinstance(x, type)]
+        section = next(x for x in sections if issubclass(x, Section))
+    return f"unknown key `{key}`; allowed: {', '.join(sorted(section.model_fields))}"
 
 
 if __name__ == "__main__":  # make asks before it starts: run, model, dataset

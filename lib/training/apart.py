@@ -63,7 +63,11 @@ def train_apart(
     ({profiles} stands for the profiles' folder), which starts a process per training; without it
     one process trains them all. Raises RuntimeError with the last lines when a process fails.
     """
-    start = shlex.split(launch.format(profiles=PROFILES)) if launch else [sys.executable]
+    start = (
+        shlex.split(launch.format(profiles=shlex.quote(str(PROFILES))))
+        if launch
+        else [sys.executable]
+    )
     values = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
     options = [str(part) for pair in values.items() if pair[1] is not None for part in pair]
 
