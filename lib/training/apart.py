@@ -107,12 +107,14 @@ def begin(description: str) -> tuple[list[str], Profile, Path, int]:
 def run_and_print(command: list[str]) -> tuple[int, list[str]]:
     """Run a command and print its lines as they come; its exit code and the lines."""
     lines = []
+    # a launcher such as accelerate lies beside this Python, which need not be on PATH
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {PARENT: str(os.getpid())},
+        env=os.environ | {PARENT: str(os.getpid()), "PATH": path},
     ) as process:
         for line in process.stdout:
             lines.append(line.rstrip())
