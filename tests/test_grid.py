@@ -49,7 +49,7 @@ def make_files(folder: Path, *stages: str) -> None:
             (folder / name).write_text("{}")
 
 
-def until(what, seconds: float = 90.0):
+def until(what, seconds: float = 240.0):
     """Wait until `what` holds; what it gave last."""
     end = time.monotonic() + seconds
     while not (got := what()) and time.monotonic() < end:
@@ -591,7 +591,7 @@ def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
     done = run_grid("submit", path)
     assert done.returncode == 0, done.stderr
     assert [job["kind"] for job in jobs_of(tmp_path)] == ["judge", "array", "end"]
-    assert until(lambda: not queued(tmp_path), 150)
+    assert until(lambda: not queued(tmp_path))
     table = run_grid("state", path).stdout
     assert states(table) == ["done", "done"], table
     for seed in (0, 1):
