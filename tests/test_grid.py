@@ -25,8 +25,8 @@ from lib.grid.slurm import SlurmError, array_script, end_script, judge_script, w
 from lib.grid.state import Queued, Row, draw_table, failures, look
 from lib.processes import FolderInUse, held, hold, let_go
 from lib.runs import STAGES, forget
-from lib.training.apart import run_and_print
-from tests.test_owners import HOLDER, start
+from lib.training.apart import run_and_print, train_apart
+from tests.another import HOLDER, start
 from tests.test_serve import ABOUT, SERVER, interpreter
 
 PY = sys.executable
@@ -325,7 +325,7 @@ def test_a_failing_cell_stops_no_other_and_is_made_again(staged, tmp_path):
 @pytest.mark.parametrize("victim", ["grid", "cell", "make"])
 def test_after_kill_9_nothing_runs_and_the_table_is_true(victim, staged, tmp_path):
     path = write(tmp_path)
-    staged(0, 'stage 01_data; [[ -e $PLANS/again ]] || { echo $$ > "$PLANS/make"; sleep 60; }')
+    staged(0, 'stage 01_data; [[ -e $PLANS/again ]] || { echo $$ > "$PLANS/make"; sleep 600; }')
     grid = subprocess.Popen(grid_command("run", path), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     note = tmp_path / "plans" / "make"
     make = psutil.Process(int(until(lambda: note.exists() and note.read_text())))
@@ -478,6 +478,16 @@ def test_outside_slurm_nodes_is_accelerate_launch(tmp_path, monkeypatch):
     assert run_and_print([*NODES, "-m", "x"])[1] == [one]
 
 
+def test_a_launcher_may_lie_in_a_folder_with_spaces(tmp_path, monkeypatch):
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    (folder / "launch.sh").write_text('echo "$@"; exit 3\n')
+    monkeypatch.setattr("lib.training.apart.PROFILES", folder)
+    said = r"ended with code 3, \['sft'\] not whole: x -m lib.training.arms sft --run smoke"
+    with pytest.raises(RuntimeError, match=said):
+        train_apart({"sft": tmp_path}, "smoke", launch="bash {profiles}/launch.sh x")
+
+
 # Slurm itself
 
 
@@ -528,7 +538,7 @@ def test_slurm_makes_the_cells_and_takes_again_only_what_is_not_done(
 ):
     path = write(tmp_path, seeds=[0, 1, 2], slurm={"cpus_per_task": 1})
     staged(1, "stage 01_data; echo '01_data failed: OSError: disk (notebook a)'; exit 2")
-    staged(2, 'stage 01_data; echo $$ > "$PLANS/make"; sleep 120')
+    staged(2, 'stage 01_data; echo $$ > "$PLANS/make"; sleep 600')
     first = run_grid("submit", path)
     assert first.returncode == 0, first.stderr
     note = tmp_path / "plans" / "make"
