@@ -636,6 +636,7 @@ def test_one_training_over_two_nodes_of_slurm(tmp_path, monkeypatch):
         pytest.skip("needs a partition of two nodes")
 
     (tmp_path / "together.py").write_text(TOGETHER)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # names of nodes that share a machine are none
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("TRAINING_PARENT", str(os.getpid()))
