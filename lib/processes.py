@@ -1,10 +1,12 @@
 """Processes: one writer for each folder, no child that outlives its parent, the memory in use."""
 
+import contextlib
 import ctypes
 import fcntl
 import gc
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -21,20 +23,24 @@ class FolderInUse(RuntimeError):
     """Another process writes into the folder: the message says which one, and since when."""
 
 
-def hold(folder: Path) -> None:
+def hold(folder: Path) -> int:
     """Lock a folder for this process; again by the same process it does nothing.
 
-    The operating system lets go of the lock of a process that has ended, however it ended. Raises
-    FolderInUse when a living process holds it.
+    Returns the lock's open file: a child that inherits it holds the folder as well. The operating
+    system lets go of the lock of a process that has ended, however it ended. Raises FolderInUse
+    when a living process holds it.
     """
     folder = folder.resolve()
     if folder in _held:
-        return
+        return _held[folder]
     path = folder / "lock.json"
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    for _ in range(5):  # a look at the lock, `held`, takes it for a moment
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        time.sleep(0.02)
+    else:
         os.close(file)
         raise FolderInUse(
             f"{folder} is written by {_owner(path)}; wait, stop it, or use another OUTPUTS"
@@ -44,6 +50,22 @@ def hold(folder: Path) -> None:
     os.ftruncate(file, 0)
     os.pwrite(file, (json.dumps(owner) + "\n").encode(), 0)
     _held[folder] = file
+    return file
+
+
+def held(folder: Path) -> bool:
+    """Whether a living process holds the lock of a folder; a lock that the dead left is none."""
+    try:
+        file = os.open(folder / "lock.json", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
 
 
 def let_go(folder: Path) -> None:
@@ -63,10 +85,11 @@ def _owner(path: Path) -> str:
         return "another process"
 
 
-def end_with_parent(every: float = 1.0) -> None:
+def end_with_parent(every: float = 1.0, group: bool = False) -> None:
     """Let this process end soon after the one that it works for, if that one is named.
 
-    A kernel that is killed, or whose terminal closes, would leave its training behind.
+    A kernel that is killed, or whose terminal closes, would leave its training behind. group: end
+    the whole process group, which this process must lead.
     """
     parent = int(os.environ.get(PARENT, 0))
     if not parent:
@@ -75,6 +98,8 @@ def end_with_parent(every: float = 1.0) -> None:
     def watch() -> None:
         while psutil.pid_exists(parent) and psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
             time.sleep(every)
+        if group:
+            os.killpg(os.getpid(), signal.SIGTERM)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -164,7 +164,9 @@ def forget(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    made = re.compile(r"\d\d_\w+(\.ipynb)?|figures|failed|report|summary\.json|finding\.md")
+    made = re.compile(
+        r"\d\d_\w+(\.ipynb)?|figures|failed|report|(summary|lock)\.json|finding\.md|grid\.(json|log)"
+    )
     strange = [path for depth in ("*", "*/*") for path in folder.glob(depth) if not path.is_dir()]
     strange += [p for p in folder.glob("*/*/*") if not re.fullmatch(r"seed\d+", p.name)]
     strange += [path for path in folder.glob("*/*/*/*") if not made.fullmatch(path.name)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from lib.config import ROOT
 
 # from the ground up: a room uses what stands before it, never what stands after it
-ROOMS = ["ground", "questions", "judge", "dedup", "engine", "training", "study", "figures"]
+ROOMS = ["ground", "questions", "judge", "dedup", "engine", "training", "study", "figures", "grid"]
 OUTSIDE = ["faults", "bench"]
 LONGEST_FUNCTION, LONGEST_MODULE = 64, 420
 

@@ -21,23 +21,8 @@ from lib.report import finding
 from lib.runs import SettingsDiffer, Stage, forget, open_stage
 from lib.tables import DamagedFile, load_json
 from lib.training.apart import read_lines, run_and_print
+from tests.another import HOLDER, start
 from tests.tiny import WORDS, tiny_policy, word_tokenizer
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from lib.processes import hold
-hold(Path(sys.argv[1]))
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def start(code: str, *arguments) -> subprocess.Popen:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline()
-    return process
 
 
 def test_a_second_writer_is_told_who_the_first_is(tmp_path):

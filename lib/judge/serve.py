@@ -108,10 +108,11 @@ def answers(base_url: str, model: str) -> bool:
     """Whether the server lists the model and completes a real chat with it."""
     import openai
 
-    # a key that the user has for another server must not go to this one
+    # a key that the user has for another server must not go to this one; vllm's own variable may
+    key = os.environ.get("VLLM_API_KEY") or "none"
     http = openai.DefaultHttpxClient(trust_env=False)  # it is on this machine
     client = openai.OpenAI(
-        base_url=base_url, api_key="none", max_retries=0, timeout=60.0, http_client=http
+        base_url=base_url, api_key=key, max_retries=0, timeout=60.0, http_client=http
     )
     try:
         if model not in [one.id for one in client.models.list()]:
@@ -170,9 +171,8 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
                 last_sign = now
             time.sleep(1)
         temporary = note().with_suffix(".tmp")
-        temporary.write_text(
-            json.dumps({"base_url": base_url, "model": model, "pid": os.getpid()}) + "\n"
-        )
+        about = {"base_url": base_url, "model": model, "pid": os.getpid()}
+        temporary.write_text(json.dumps(about | {"host": socket.gethostname()}) + "\n")
         os.replace(temporary, note())
         took = time.monotonic() - began
         print(

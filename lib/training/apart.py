@@ -63,7 +63,11 @@ def train_apart(
     ({profiles} stands for the profiles' folder), which starts a process per training; without it
     one process trains them all. Raises RuntimeError with the last lines when a process fails.
     """
-    start = shlex.split(launch.format(profiles=PROFILES)) if launch else [sys.executable]
+    start = (
+        shlex.split(launch.format(profiles=shlex.quote(str(PROFILES))))
+        if launch
+        else [sys.executable]
+    )
     values = {"--run": run, "--model": model, "--dataset": dataset, "--seed": seed}
     options = [str(part) for pair in values.items() if pair[1] is not None for part in pair]
 
@@ -103,12 +107,14 @@ def begin(description: str) -> tuple[list[str], Profile, Path, int]:
 def run_and_print(command: list[str]) -> tuple[int, list[str]]:
     """Run a command and print its lines as they come; its exit code and the lines."""
     lines = []
+    # a launcher such as accelerate lies beside this Python, which need not be on PATH
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {PARENT: str(os.getpid())},
+        env=os.environ | {PARENT: str(os.getpid()), "PATH": path},
     ) as process:
         for line in process.stdout:
             lines.append(line.rstrip())
