@@ -45,6 +45,7 @@ STAGES = (
     "10_origin",
     "11_claims",
 )
+EXPERIMENTS = ("08_ablations", "09_transfer", "10_origin")  # not a part of `make all`
 
 
 class SettingsDiffer(RuntimeError):

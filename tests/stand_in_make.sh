@@ -9,7 +9,7 @@ stage() {
   mkdir -p "$folder/$1" && touch "$folder/$1/settings.json"
 }
 [[ ! -e $PLANS/seed$SEED ]] || source "$PLANS/seed$SEED"
-for name in 01_data 02_dedup 03_baselines 04_grpo 05_redistribution 06_attribution 07_judge; do
+for name in 01_data 02_dedup 03_baselines 04_grpo 05_redistribution 06_attribution 07_judge 11_claims; do
   stage $name
   touch "$folder/$name/done.json" "$folder/$name.ipynb"
 done

@@ -78,13 +78,16 @@ def test_shipped_grids_hold_what_they_say():
         ({"sedes": [1]}, "unknown key `sedes`; allowed: datasets, make, models, run, seeds, slurm"),
         ({"slurm": {"gpu": 8}}, "unknown key `slurm.gpu`; allowed: account, at_once, cpus_per"),
         ({"slurm": {"judge": {"gpus": 8}}}, "unknown key `slurm.judge.gpus`; allowed: account"),
-        ({"run": "papr"}, "unknown profile 'papr'; allowed: gpu, laptop, paper, smoke"),
+        (
+            {"run": "papr"},
+            "unknown profile 'papr'; allowed: benchmark, example, gpu, laptop, paper, smoke",
+        ),
         ({"models": ["gpt"]}, "unknown model 'gpt'; allowed: smollm2-135m"),
         ({"datasets": ["nqq"]}, "unknown dataset 'nqq'; allowed: atlas, nq, triviaqa"),
         ({"models": []}, "`models` = []: List should have at least 1 item"),
         ({"seeds": [0, -1]}, "`seeds.1` = -1: Input should be greater than or equal to 0"),
         ({"seeds": [2, 0, 2]}, "`seeds` = [2, 0, 2]: Value error, [2] stands there twice"),
-        ({"target": "04"}, "`target` = '04': Input should be 'all', '01_data'"),
+        ({"target": "04"}, "`target` = '04': Input should be 'all', 'experiments', '01_data'"),
         ({"make": {"MODEL": "x"}}, "'MODEL' is no variable to set here"),
         ({"make": {"SEEDS": "1; rm"}}, "SEEDS='1; rm' has other characters"),
         ({"slurm": {"time": 43200}}, "`slurm.time` = 43200: Input should be a valid string"),
@@ -143,8 +146,9 @@ def test_a_cell_is_done_when_make_itself_finds_nothing_to_do(outputs):
     assert look(CELL, PY) == Row(CELL, "waiting", "", None, "")
     make_files(CELL.folder, *STAGES[:6])
     assert look(CELL, PY) == Row(CELL, "waiting", "06_attribution", None, "")
-    make_files(CELL.folder, "07_judge")
+    make_files(CELL.folder, "07_judge", "11_claims")
     assert state_of() == ("done", "")
+    assert state_of(CELL._replace(target="experiments")) == ("waiting", "")
     (CELL.folder / "03_baselines" / "done.json").unlink()
     assert state_of() == ("waiting", "")
     make_files(CELL.folder, *STAGES)

@@ -32,7 +32,7 @@ def read_arguments() -> argparse.Namespace:
     for name in ("run", "model", "dataset"):
         cell.add_argument(f"--{name}", required=True)
     cell.add_argument("--seed", type=int, required=True)
-    cell.add_argument("--target", choices=["all", *STAGES], default="all")
+    cell.add_argument("--target", choices=["all", "experiments", *STAGES], default="all")
     cell.add_argument("variables", nargs="*", help="NAME=value words for make")
     cell.add_argument("--py", default=sys.executable)
     cell.add_argument("--judge", type=Path, help="the folder of the judge's job")

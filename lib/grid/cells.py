@@ -19,7 +19,8 @@ from lib.config import (
     load_profile,
     read_yaml,
 )
-from lib.runs import STAGES, run_folder
+from lib.runs import EXPERIMENTS, STAGES, run_folder
+from lib.variants import variant_name
 
 OWN_KEYS = ("RUN", "MODEL", "DATASET", "SEED", "OUTPUTS", "PY", "GRID")
 SAFE_VALUE = r"[A-Za-z0-9._/+@=~:-]*"  # a word of a shell, as it stands
@@ -65,7 +66,7 @@ class Grid(Section):
     models: Names
     datasets: Names
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    target: Literal["all", *STAGES] = "all"
+    target: Literal["all", "experiments", *STAGES] = "all"
     make: dict[str, str | int] = {}
     slurm: Slurm = Slurm()
 
@@ -151,14 +152,15 @@ def is_made(cell: Cell, py: str) -> bool:
 
     py: the Python that make would use, in its words.
     """
-    stages = STAGES if cell.target == "all" else (cell.target,)
+    study = tuple(stage for stage in STAGES if stage not in EXPERIMENTS)
+    stages = {"all": study, "experiments": STAGES}.get(cell.target, (cell.target,))
     folder = cell.folder
     for stage in stages:
         if not ((folder / stage / "done.json").exists() and (folder / f"{stage}.ipynb").exists()):
             return False
 
     base = os.environ.get("OUTPUTS", "outputs")  # as make spells it
-    where = f"{base}/{cell.run}/{cell.model}/{cell.dataset}/seed{cell.seed}"
+    where = f"{base}/{variant_name(cell.run)}/{cell.model}/{cell.dataset}/seed{cell.seed}"
     command = ["make", "-q", *cell.words, f"PY={py}", *(f"{where}/{s}.ipynb" for s in stages)]
     asked = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True)
     return asked.returncode == 0
