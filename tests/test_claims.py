@@ -13,6 +13,7 @@ from lib.study.claims import (
     apart,
     claim_table,
     latex,
+    meets,
     pool_seeds,
     read_runs,
     relative_gains,
@@ -84,6 +85,13 @@ def test_rules_by_hand():
     assert within({"low": -0.04, "high": 0.04}) is True
     assert within({"low": 0.06, "high": 0.2}) is False
     assert within({"low": 0.0, "high": 0.2}) is None
+
+
+def test_a_wide_interval_does_not_reproduce_a_range():
+    assert meets({"value": 0.1, "low": 0.05, "high": 0.2}, 0.06, 0.13) is True
+    assert meets({"value": 0.0, "low": 0.0, "high": 0.39}, 0.06, 0.13) is None
+    assert meets({"value": 0.4, "low": 0.05, "high": 0.9}, 0.06, 0.13) is None
+    assert meets({"value": 0.4, "low": 0.3, "high": 0.5}, 0.06, 0.13) is False
 
 
 def test_both_means_of_relative_gains(tmp_path):
