@@ -27,18 +27,17 @@ WITHIN = 10.0  # seconds in which a stopped run must have ended
 
 
 class Run:
-    """One `make experiments RUN=smoke` on a terminal of its own, as from a user's shell."""
+    """One `make <target> RUN=smoke` on a terminal of its own, as from a user's shell."""
 
-    def __init__(self, outputs: Path):
+    def __init__(self, outputs: Path, target: str):
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self.master, terminal = pty.openpty()
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         environment |= {"OUTPUTS": str(outputs), RUN_MARK: self.mark}
-        command = ["make", "experiments", "RUN=smoke", f"PY={sys.executable}"]
+        # a session of its own, whose terminal this is: closing it hangs up
+        command = ["setsid", "--ctty", "make", target, "RUN=smoke", f"PY={sys.executable}"]
         streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-        self.make = subprocess.Popen(
-            command, cwd=ROOT, env=environment, start_new_session=True, **streams
-        )
+        self.make = subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
         os.close(terminal)
         os.set_blocking(self.master, False)
         self.said, self.closed = "", False
@@ -132,9 +131,9 @@ def numbers(outputs: Path) -> dict:
     }
 
 
-def whole(outputs: Path) -> float:
+def whole(outputs: Path, target: str) -> float:
     """Run to the end; the seconds it took. Raises RuntimeError with its last lines on failure."""
-    start, run = time.monotonic(), Run(outputs)
+    start, run = time.monotonic(), Run(outputs, target)
     run.listen(3600)
     if run.make.wait():
         raise RuntimeError("the run failed: " + " | ".join(run.said.splitlines()[-4:]))
@@ -159,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Stop a smoke run at random moments.")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", default="experiments", help="what make is asked for")
     args = parser.parse_args()
     rng, rows = random.Random(args.seed), []
     ways = [list(WAYS)[i % len(WAYS)] for i in range(args.times)]
@@ -166,10 +166,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         undisturbed, stopped = Path(folder, "whole"), Path(folder, "stopped")
-        seconds = whole(undisturbed)
+        seconds = whole(undisturbed, args.target)
         print(f"undisturbed: {seconds:.0f} s", flush=True)
         for way in ways:
-            run = Run(stopped)
+            run = Run(stopped, args.target)
             run.listen(rng.uniform(0.5, 1.5) * seconds / args.times)
             if run.make.poll() is not None:
                 break
@@ -177,7 +177,7 @@ def main() -> None:
             row = rows[-1]
             print(f"{row['stage']}: {way}, ended in {row['seconds']:.1f} s; {row['lines'][-1:]}")
             sys.stdout.flush()
-        print(f"taken up and finished in {whole(stopped):.0f} s")
+        print(f"taken up and finished in {whole(stopped, args.target):.0f} s")
         differ = differences(numbers(undisturbed), numbers(stopped))
         count = len(numbers(undisturbed))
 

@@ -6,7 +6,7 @@ import pytest
 
 from lib.config import ProfileError, changed, load_profile
 from lib.questions.abilities import other_facts, prose, sum_questions
-from lib.questions.invented import CITIES, QUESTION, invented_questions, told_facts
+from lib.questions.invented import CITIES, QUESTION, in_sentence, invented_questions, told_facts
 from lib.questions.splits import HALVES, answer_half
 from lib.study.ablations import arm_gains, arm_table, outcomes
 from lib.study.origin import by_exposure, choices, exposure_trend, fact_table, over_seeds, repair_by
@@ -179,13 +179,16 @@ def test_made_up_facts_are_shown_as_often_as_they_say():
     for row in told.itertuples():
         assert city[row.question_id] in row.completion
         assert not row.completion.startswith(QUESTION.split("{")[0])
+    sentences = in_sentence(asked, 0)["answers"]
+    for sides, name, right in zip(sentences, asked["subject"], asked["answers"], strict=True):
+        assert sides[0] == f"{name} was born in {right[0]}." and len(set(sides)) == 4
     with pytest.raises(ValueError, match="no fact can be seen more"):
         told_facts(asked.assign(exposures=99), 0)
 
 
 def test_the_fact_table_by_hand():
     asked = pd.DataFrame({"question_id": ["a", "b"], "exposures": [0, 4]})
-    gold = pd.DataFrame({"question_id": ["a", "b"], "logprob": [-5.0, -2.0]})
+    gold = pd.DataFrame({"question_id": list("aaabbb"), "logprob": [-5.0, -4, -6, -2, -4, -6]})
     many = pd.DataFrame(
         {"question_id": list("aabb"), "sample": [0, 1] * 2, "correct": [False, False, True, False]}
     )
@@ -195,6 +198,7 @@ def test_the_fact_table_by_hand():
     assert table.loc["b", ["greedy_before", "greedy_after"]].tolist() == [0, 1]
     assert table["samples_before"].tolist() == [0, 0.5]
     assert table["pass_at_n_after"].tolist() == [0, 1]
+    assert table["contrast_before"].tolist() == [0.0, 3.0]
     levels = by_exposure(table.reset_index().assign(seed=0), n_boot=100)
     change = levels[(levels["measure"] == "greedy") & (levels["when"] == "change")]
     assert change["value"].tolist() == [0, 1]

@@ -8,7 +8,7 @@ MEASURE = {
     "greedy": "greedy answer right",
     "samples": "one sample right",
     "pass_at_n": "some sample right",
-    "logprob": "log-probability of the\nright city (nats)",
+    "contrast": "right city over others in\nthe same sentence (nats)",
 }
 
 
@@ -28,7 +28,7 @@ def plot_exposures(frame: pd.DataFrame, floor: float, axes):
         ax.set_xticks(range(len(levels)), levels)
         ax.set_xlabel("wordings seen")
         ax.set_ylabel(label)
-        if measure != "logprob":
+        if measure != "contrast":
             ax.set_ylim(-0.03, 1.03)
         if measure in ("greedy", "samples"):
             ax.axhline(floor, color="black", linewidth=0.8, linestyle=":")

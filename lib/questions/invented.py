@@ -90,6 +90,19 @@ def invented_questions(exposures: list[int], train: int, test: int, seed: int) -
     return frame.assign(dataset="invented", relation="born_in", popularity=np.nan)
 
 
+def in_sentence(questions: pd.DataFrame, seed: int, others: int = 3) -> pd.DataFrame:
+    """The questions with `answers` = the sentence that answers them, with the right city first.
+
+    After it the same sentence with `others` other cities, drawn at random.
+    """
+    rng, rows = np.random.default_rng([seed, 13]), []
+    for fact in questions.itertuples():
+        wrong = [city for city in CITIES if city != fact.answers[0]]
+        cities = [fact.answers[0], *rng.choice(wrong, others, replace=False)]
+        rows.append([f"{fact.subject} was born in {city}." for city in cities])
+    return questions.assign(answers=rows)
+
+
 def told_facts(questions: pd.DataFrame, seed: int) -> pd.DataFrame:
     """What is shown of the made-up facts: question_id, question (a request), completion, in order.
 

@@ -9,16 +9,17 @@ from lib.engine.sampling import score
 from lib.metrics import LEVEL, gain, pair, wilson
 from lib.study.sharpening import believed
 
-FACT_MEASURES = ("greedy", "samples", "pass_at_n", "logprob")
+FACT_MEASURES = ("greedy", "samples", "pass_at_n", "contrast")
 
 
 def fact_table(questions: pd.DataFrame, before: dict, after: dict) -> pd.DataFrame:
     """One row for each made-up fact: question_id, exposures, each of FACT_MEASURES at both times.
 
     before, after: `greedy` (grades of one answer each), `samples` (grades of n each) and `gold`
-    (lib.engine.sampling.score of the right city). greedy_before is 0 or 1, samples_before the share
-    of right samples, pass_at_n_before whether one was right, logprob_before the log-probability of
-    the right city (nats). Facts without a verdict at both times are left out.
+    (lib.engine.sampling.score of the sentences of lib.questions.invented.in_sentence).
+    greedy_before is 0 or 1, samples_before the share of right samples, pass_at_n_before whether one was right,
+    contrast_before the log-probability of the right city in the sentence less the mean of the other
+    cities' there (nats). Facts without a verdict at both times are left out.
     """
     table = questions.set_index("question_id")[["exposures"]]
     for when, found in (("before", before), ("after", after)):
@@ -28,7 +29,11 @@ def fact_table(questions: pd.DataFrame, before: dict, after: dict) -> pd.DataFra
         table[f"greedy_{when}"] = one.astype(float)
         table[f"samples_{when}"] = counts["sum"] / counts["size"]
         table[f"pass_at_n_{when}"] = (counts["sum"] > 0).astype(float)
-        table[f"logprob_{when}"] = found["gold"].set_index("question_id")["logprob"]
+        table[f"contrast_{when}"] = (
+            found["gold"]
+            .groupby("question_id")["logprob"]
+            .agg(lambda values: values.iloc[0] - values.iloc[1:].mean())
+        )
     return table.dropna().reset_index()
 
 
