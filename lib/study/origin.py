@@ -16,9 +16,9 @@ def fact_table(questions: pd.DataFrame, before: dict, after: dict) -> pd.DataFra
     """One row for each made-up fact: question_id, exposures, each of FACT_MEASURES at both times.
 
     before, after: `greedy` (grades of one answer each), `samples` (grades of n each) and `gold`
-    (lib.engine.sampling.score of the sentences of lib.questions.invented.in_sentence).
-    greedy_before is 0 or 1, samples_before the share of right samples, pass_at_n_before whether one was right,
-    contrast_before the log-probability of the right city in the sentence less the mean of the other
+    (lib.engine.sampling.score of the sentences of lib.questions.invented.in_sentence). The measures
+    are: whether the greedy answer is right, the share of right samples, whether one of them was
+    right, and the log-probability of the right city in the sentence less the mean of the other
     cities' there (nats). Facts without a verdict at both times are left out.
     """
     table = questions.set_index("question_id")[["exposures"]]
