@@ -112,7 +112,7 @@ endif
 	@[[ -e $(lastword $(EXECUTED)) ]] || $(PY) -m lib.study.memory $(RUN) $(MODEL) $(DATASET)
 
 # what papermill and the kernel say beside the notebook's own words
-export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$
+export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^<Figure size|^ *$$
 
 # A stage keeps its samples and weights in its own folder, so an edited notebook runs again and never retrains.
 # A failed notebook stays in failed/: a target that exists is whole.
