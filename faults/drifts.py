@@ -53,7 +53,7 @@ def data_drifts():
             trivia.assign(answer=[{"aliases": "Italy"}]),
             "aliases",
         ),
-        "answers no JSON": ("popqa", pop.assign(possible_answers=["['Italy']"]), "answers"),
+        "answers no JSON": ("popqa", pop.assign(possible_answers=['["Italy"']), "answers"),
         "empty answers": ("nq", nq.assign(answer=[["Italy"], []]), "row 1"),
         "an id twice": ("mine", mine.assign(question_id=["1", "1"]), "question_id"),
         "another row count": ("hub", nq, "2 rows instead of 87925"),
