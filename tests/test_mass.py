@@ -168,3 +168,16 @@ def test_gold_gains_on_its_rival_in_pairs():
     both = {"before": scores(-3.0, -1.0), "after": scores(-2.5, -2.0)}
     table = mass.gold_over_rival(texts, both)
     assert table[["who", "value", "n"]].values.tolist() == [["after", 1.5, 1]]
+
+
+def test_without_a_named_rival_there_is_no_sentence():
+    questions = pd.DataFrame(
+        {"question_id": ["q"], "question": ["Where is Lima?"], "answers": [["Peru"]]}
+    ).assign(relation=None)
+    samples = pd.DataFrame(
+        {"question_id": ["q"], "sample": [0], "text": ["Chile"], "finish": ["stop"]}
+    )
+    grades = pd.DataFrame({"question_id": ["q"], "sample": [0], "correct": [False]})
+    own = own_sentences(questions, samples, grades)
+    assert own.empty
+    assert list(own.columns) == ["question_id", "kind", "answer"]

@@ -120,7 +120,7 @@ def own_sentences(questions, samples_before, grades_before) -> pd.DataFrame:
         re.search(rf"\b{re.escape(rival)}\b", text, re.IGNORECASE) is not None
         for rival, text in zip(false["rival"], false["text"], strict=True)
     ]
-    false = false[named]
+    false = false[np.array(named, bool)]  # an empty list would pick no column
     most = _most_frequent(false).merge(
         false[["question_id", "text", "rival"]].drop_duplicates(),
         left_on=["question_id", "answer"],
