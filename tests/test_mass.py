@@ -178,6 +178,6 @@ def test_without_a_named_rival_there_is_no_sentence():
         {"question_id": ["q"], "sample": [0], "text": ["Chile"], "finish": ["stop"]}
     )
     grades = pd.DataFrame({"question_id": ["q"], "sample": [0], "correct": [False]})
-    own = own_sentences(questions, samples, grades)
+    own = mass.own_sentences(questions, samples, grades)
     assert own.empty
     assert list(own.columns) == ["question_id", "kind", "answer"]
