@@ -217,6 +217,12 @@ def test_the_interval_over_seeds_covers():
     assert 0.93 <= hits / runs <= 1.0
 
 
+def test_no_hit_at_all_is_no_certainty():
+    row = over_seeds(pd.Series([0.0] * 16), pd.Series([0, 1] * 8), n_boot=100)
+    assert (row["value"], row["low"]) == (0, 0)
+    assert row["high"] == pytest.approx(0.1936, abs=1e-3)  # Wilson's of 0 in 16
+
+
 def test_choices_and_repair_by_hand():
     asked = pd.DataFrame(
         {

@@ -41,7 +41,8 @@ def over_seeds(values: pd.Series, seeds: pd.Series, n_boot: int = 2000, seed: in
     """The mean of facts of several seeds: value, low, high, n (facts), seeds.
 
     The interval is a bootstrap over seeds, and within each drawn seed over its facts. With one seed
-    it is over facts alone and says nothing about other seeds.
+    it is over facts alone and says nothing about other seeds. Where all facts are 0, or all 1, it
+    is Wilson's over facts.
     """
     groups = [values[seeds == one].to_numpy(float) for one in seeds.unique()]
     rng, draws = np.random.default_rng(seed), []
@@ -51,6 +52,8 @@ def over_seeds(values: pd.Series, seeds: pd.Series, n_boot: int = 2000, seed: in
             np.mean([group[rng.integers(0, len(group), len(group))].mean() for group in drawn])
         )
     low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    if len(set(values)) == 1 and values.iloc[0] in (0, 1):  # resampling would see no spread
+        low, high = wilson(int(values.sum()), len(values))
     value = float(np.mean([group.mean() for group in groups]))
     counts = {"n": len(values), "seeds": len(groups)}
     return {"value": value, "low": float(low), "high": float(high)} | counts
