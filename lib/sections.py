@@ -1,9 +1,8 @@
 """What a profile's sections are made of, and those of the experiments after the main study."""
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a run, a model or a data set: it becomes a folder
 
@@ -12,6 +11,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 ProperFraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(pattern=f"^{SAFE_NAME}$")]
 
 
 class Section(BaseModel):
@@ -33,15 +33,7 @@ class Ablations(Section):
     """Short trainings of one length, compared with GRPO at the same step."""
 
     steps: Count
-    arms: dict[str, Arm]
-
-    @field_validator("arms")
-    @classmethod
-    def plain_names(cls, arms):
-        bad = [name for name in arms if not re.fullmatch(SAFE_NAME, name)]
-        if bad:
-            raise ValueError(f"{bad}: use letters, digits, dot, dash, underscore")
-        return arms
+    arms: dict[Name, Arm]
 
 
 class Transfer(Section):

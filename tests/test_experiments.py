@@ -47,6 +47,13 @@ def test_an_arm_that_cannot_be_is_refused_with_the_profile(settings):
         type(load_profile("smoke"))(**values)
 
 
+def test_an_arm_s_name_leads_nowhere_else():
+    values = dict(load_profile("smoke"))
+    values["ablations"] = {"steps": 1, "arms": {"../odd": {"prompt": "plain"}}}
+    with pytest.raises(ValueError, match="should match pattern"):
+        type(load_profile("smoke"))(**values)
+
+
 @pytest.mark.parametrize("run", ["smoke", "laptop", "gpu", "paper"])
 def test_every_arm_of_a_profile_changes_something(run):
     profile = load_profile(run)

@@ -90,6 +90,7 @@ def test_shipped_grids_hold_what_they_say():
         ({"target": "04"}, "`target` = '04': Input should be 'all', 'experiments', '01_data'"),
         ({"make": {"MODEL": "x"}}, "'MODEL' is no variable to set here"),
         ({"make": {"SEEDS": "1; rm"}}, "SEEDS='1; rm' has other characters"),
+        ({"make": {"SET": "grpo.steps=1"}}, "'SET' is no variable to set here"),
         ({"slurm": {"time": 43200}}, "`slurm.time` = 43200: Input should be a valid string"),
         ({"slurm": {"sbatch": ["-x\nrm"]}}, "`slurm.sbatch.0` = '-x\\nrm': String should match"),
     ],

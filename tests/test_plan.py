@@ -47,6 +47,8 @@ def test_sizes_are_planned_without_reading_the_questions():
     assert planned_sizes(load_profile("laptop")) == {"train": 280, "validation": 256, "test": 1000}
     assert planned_sizes(load_profile("paper", dataset="nq"))["test"] == 3610
     assert planned_sizes(load_profile("paper", dataset="popqa"))["test"] == round(0.2 * 14267)
+    small = planned_sizes(load_profile("paper", dataset="simpleqa"))  # less than 10,000 to train on
+    assert sum(small.values()) == 4326 and small["test"] == round(0.2 * 4326)
 
 
 def test_what_does_not_fit_here_is_planned_all_the_same(monkeypatch, capsys):

@@ -3,8 +3,10 @@
 import pandas as pd
 
 from lib.figures.style import POLICY, name_rows, whiskers
+from lib.study.claims import CLAIM_WORDS
 
-VERDICT = {"for": ("o", POLICY["grpo"]), "against": ("X", "#d55e00"), "open": ("s", "#7f7f7f")}
+LOOK = {True: ("o", POLICY["grpo"]), False: ("X", "#d55e00")}
+OPEN = ("s", "#7f7f7f")
 
 
 def plot_claims(frame: pd.DataFrame, ax):
@@ -14,9 +16,8 @@ def plot_claims(frame: pd.DataFrame, ax):
     """
     rows = frame.reset_index(drop=True)
     for y, row in enumerate(rows.itertuples()):
-        for_it = row.verdict in ("reproduced", "one seed: for it")
-        against = row.verdict in ("not reproduced", "one seed: against it")
-        marker, colour = VERDICT["for" if for_it else "against" if against else "open"]
+        found = (look for answer, look in LOOK.items() if row.verdict in CLAIM_WORDS[answer])
+        marker, colour = next(found, OPEN)
         whiskers(ax, [y], rows.loc[[y]], horizontal=True, color=colour, marker=marker, markersize=4)
     name_rows(ax, rows["claim"])
     ax.axvline(0, color="black", linewidth=0.6)

@@ -9,23 +9,15 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from lib.config import (
-    ROOT,
-    SAFE_NAME,
-    Count,
-    ProfileError,
-    Section,
-    checked,
-    load_profile,
-    read_yaml,
-)
+from lib.config import ROOT, ProfileError, checked, load_profile, read_yaml
 from lib.runs import EXPERIMENTS, STAGES, run_folder
+from lib.sections import SAFE_NAME, Count, Name, Section
 from lib.variants import variant_name
 
-OWN_KEYS = ("RUN", "MODEL", "DATASET", "SEED", "OUTPUTS", "PY", "GRID")
+# what a cell says itself, and what would change its folder behind its back
+OWN_KEYS = ("RUN", "MODEL", "DATASET", "SEED", "SET", "OUTPUTS", "PY", "GRID")
 SAFE_VALUE = r"[A-Za-z0-9._/+@=~:-]*"  # a word of a shell, as it stands
 
-Name = Annotated[str, Field(pattern=f"^{SAFE_NAME}$")]
 Names = Annotated[list[Name], Field(min_length=1)]
 Word = Annotated[str, Field(pattern=r"^[\w.,:@+-]+$")]
 # an option of sbatch on a line of its own

@@ -17,6 +17,12 @@ from lib.metrics import LEVEL
 from lib.tables import load_json
 
 CELL = ["model", "dataset"]
+# what a rule's answer is called with several seeds, and with one
+CLAIM_WORDS = {
+    True: ("reproduced", "one seed: for it"),
+    False: ("not reproduced", "one seed: against it"),
+    None: ("undecided", "one seed: open"),
+}
 MARGIN = 0.05  # differences inside it, in points of accuracy / 100, count as "the same"
 
 
@@ -207,12 +213,8 @@ def claim_verdict(claim: Claim, found: dict) -> str:
         return "not run"
     if any(np.isnan([row["low"], row["high"]]).any() for row in found.values()):
         return "undecided"
-    answer = claim.holds(found)
-    if min(row["seeds"] for row in found.values()) < 2:
-        return {True: "one seed: for it", False: "one seed: against it", None: "one seed: open"}[
-            answer
-        ]
-    return {True: "reproduced", False: "not reproduced", None: "undecided"}[answer]
+    alone = min(row["seeds"] for row in found.values()) < 2
+    return CLAIM_WORDS[claim.holds(found)][alone]
 
 
 def relative_gains(rows: pd.DataFrame) -> pd.DataFrame:

@@ -44,19 +44,29 @@ def over_seeds(values: pd.Series, seeds: pd.Series, n_boot: int = 2000, seed: in
     it is over facts alone and says nothing about other seeds. Where all facts are 0, or all 1, it
     is Wilson's over facts.
     """
-    groups = [values[seeds == one].to_numpy(float) for one in seeds.unique()]
-    rng, draws = np.random.default_rng(seed), []
-    for _ in range(n_boot):
-        drawn = (groups[i] for i in rng.integers(0, len(groups), len(groups)))
-        draws.append(
-            np.mean([group[rng.integers(0, len(group), len(group))].mean() for group in drawn])
-        )
+    facts, groups = values.to_numpy(float), _seed_rows(seeds)
+    draws = [
+        np.mean([facts[rows].mean() for rows in parts]) for parts in _redrawn(groups, n_boot, seed)
+    ]
     low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     if len(set(values)) == 1 and values.iloc[0] in (0, 1):  # resampling would see no spread
         low, high = wilson(int(values.sum()), len(values))
-    value = float(np.mean([group.mean() for group in groups]))
+    value = float(np.mean([facts[rows].mean() for rows in groups]))
     counts = {"n": len(values), "seeds": len(groups)}
     return {"value": value, "low": float(low), "high": float(high)} | counts
+
+
+def _seed_rows(seeds: pd.Series) -> list[np.ndarray]:
+    """The positions of each seed's facts."""
+    return [np.flatnonzero(seeds == one) for one in seeds.unique()]
+
+
+def _redrawn(groups: list[np.ndarray], n_boot: int, seed: int):
+    """`n_boot` times: seeds drawn with replacement, and within each its facts, as positions."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n_boot):
+        drawn = (groups[i] for i in rng.integers(0, len(groups), len(groups)))
+        yield [rows[rng.integers(0, len(rows), len(rows))] for rows in drawn]
 
 
 def by_exposure(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -82,12 +92,10 @@ def exposure_trend(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> di
     The interval is a bootstrap over seeds and facts.
     """
     change = (facts["greedy_after"] - facts["greedy_before"]).to_numpy()
-    shown, rng = facts["exposures"].to_numpy(), np.random.default_rng(seed)
-    groups = [np.flatnonzero(facts["seed"] == one) for one in facts["seed"].unique()]
+    shown = facts["exposures"].to_numpy()
     draws = []
-    for _ in range(n_boot):
-        drawn = (groups[i] for i in rng.integers(0, len(groups), len(groups)))
-        rows = np.concatenate([group[rng.integers(0, len(group), len(group))] for group in drawn])
+    for parts in _redrawn(_seed_rows(facts["seed"]), n_boot, seed):
+        rows = np.concatenate(parts)
         draws.append(_correlation(shown[rows], change[rows]))
     low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return {"value": _correlation(shown, change), "low": low, "high": high, "n": len(facts)}

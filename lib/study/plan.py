@@ -17,7 +17,7 @@ from lib.engine.models import check_template, load_policy
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct, render
 from lib.questions.sources import HUB
-from lib.questions.splits import ONE_SET_TEST, load_questions
+from lib.questions.splits import SPLITS, load_questions, one_set
 from lib.runs import run_folder
 from lib.study.memory import check_memory, memory_need, read_shape
 from lib.tables import load_json
@@ -65,9 +65,11 @@ def planned_sizes(profile: Profile) -> dict[str, int]:
         return load_questions(profile, 0)["split"].value_counts().to_dict()
     counts = HUB[profile.dataset][4]
     pool = counts.get("train", sum(counts.values()))
-    official = counts.get("validation", round(ONE_SET_TEST * pool))
-    test = official if data.test == "official" else data.test
-    sizes = {"train": data.train, "validation": data.validation, "test": test}
+    if data.test == "official" and "train" in counts:
+        data = data.model_copy(update={"test": counts["validation"]})
+    elif data.test == "official":
+        data = one_set(data, pool)
+    sizes = {split: getattr(data, split) for split in SPLITS}
     return {k: n if isinstance(n, int) else round(n * pool) for k, n in sizes.items()}
 
 
