@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 
 from lib.config import load_profile
-from lib.engine.models import make_policy
+from lib.engine.models import load_policy, make_policy
 from lib.judge.grading import make_reward
 from lib.prompts import direct, render
+from lib.tables import DamagedFile
 from lib.text import holds
 from lib.training import grpo
-from lib.training.apart import read_log, read_rollouts
+from lib.training.apart import drop_weights, finished, read_log, read_rollouts
 from tests.tiny import (
     ANSWERS,
     GROUP,
@@ -136,6 +137,19 @@ def test_training_raises_reward_and_leaves_its_files(policy, profile, tmp_path, 
     assert (folder / "step2").exists()
     assert (folder / "last").exists()
     assert not (folder / "work").exists()
+
+
+def test_best_weights_that_are_the_last_lie_once_and_dropped_ones_are_told(train, tmp_path):
+    folder = train(tmp_path / "run")
+    one, two = (folder / name / "model.safetensors" for name in ("best", "last"))
+    steps = [json.loads((path.parent / "facts.json").read_text())["step"] for path in (one, two)]
+    assert one.samefile(two) == (steps[0] == steps[1])
+
+    drop_weights([folder])
+    assert finished(folder) and not one.exists() and not two.exists()
+    assert len(read_log(folder)) == steps[1] + 1
+    with pytest.raises(DamagedFile, match="they are not there.*remove .*run to train again"):
+        load_policy(None, folder / "last")
 
 
 def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(

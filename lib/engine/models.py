@@ -74,6 +74,8 @@ def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
     Raises DamagedFile where the folder holds no whole weights, or some that are not finite.
     """
     logging.disable_progress_bar()
+    if folder and not Path(folder).exists():
+        raise _damaged(folder, "they are not there; a stage that is done drops those of its arms")
     if (base := adapted(folder)) is not None:
         whose = locate(profile.models[profile.model])[0]
         inside = load_policy(profile, None if base == whose else base)
@@ -90,7 +92,7 @@ def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
         )
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if folder is None or not Path(folder).exists():
+        if folder is None:
             raise
         raise _damaged(folder, " ".join(str(error).split())[:120]) from None
 

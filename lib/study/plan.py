@@ -253,13 +253,17 @@ def timed(profile: Profile, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def kept_weights(profile: Profile) -> int:
-    """How many times the weights lie on the disk at the end: the best, the last, the kept ones."""
-    controls = 9 if profile.controls else 0
+    """How many times the weights lie on the disk at most.
+
+    The best, the last and the kept ones of the main trainings; those of a stage's arms until their
+    answers are stored.
+    """
+    kept = 2 * 4 + 3 + (5 if profile.controls else 0)
     subsets = 3 * len(profile.attribution.strata) + 1 + profile.attribution.random_subsets
     arms = len(profile.ablations.arms) if profile.ablations else 0
     sources = len(profile.transfer.sources) + 2 if profile.transfer else 0
     seeds = 2 * profile.origin.seeds if profile.origin else 0
-    return 2 * 4 + 3 + controls + subsets + arms + sources + seeds
+    return kept + max(subsets, arms, sources, seeds)
 
 
 def remarks(profile: Profile, table: pd.DataFrame, parameters: int) -> list[str]:

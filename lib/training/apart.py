@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -46,6 +47,16 @@ def advantages(rewards: list[float]) -> list[float]:
 def finished(folder: Path | str) -> bool:
     """Whether `folder` holds whole trained weights: its budget is written last."""
     return (Path(folder) / "budget.json").exists()
+
+
+def drop_weights(folders) -> None:
+    """Remove the weights of trainings whose answers are stored and which nobody reads again.
+
+    Logs and budgets stay, so that none is trained again; loading the weights then says so.
+    """
+    for folder in folders:
+        for name in ("best", "last"):
+            shutil.rmtree(Path(folder) / name, ignore_errors=True)
 
 
 def seeded(names, seeds: int) -> list[str]:

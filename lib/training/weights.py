@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from lib.engine.adapters import plain_model
 from lib.engine.trie import use_layouts
-from lib.tables import write_text
+from lib.tables import load_json, write_text
 
 
 def sharded(model) -> bool:
@@ -39,13 +39,28 @@ def save_weights(trainer, folder: Path, facts: dict | None = None) -> None:
     os.rename(temporary, folder)
 
 
+def link(source: str, target: str) -> None:
+    """The same file under a second name, or a copy where the disk has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def publish(trainer, watch, budget: dict) -> None:
     """Save the last weights, drop the checkpoints, and write the budget, which says: finished.
 
-    watch: the training's lib.training.evaluation.Evaluation.
+    watch: the training's lib.training.evaluation.Evaluation. Where the best weights are the last
+    ones, both folders share their files.
     """
-    save_weights(trainer, watch.folder / "last", {"step": trainer.state.global_step})
+    best, last, step = watch.folder / "best", watch.folder / "last", trainer.state.global_step
+    shared = (best / "facts.json").exists() and load_json(best / "facts.json")["step"] == step
+    if not shared:
+        save_weights(trainer, last, {"step": step})
     if trainer.is_world_process_zero():
+        if shared:
+            shutil.rmtree(last, ignore_errors=True)
+            shutil.copytree(best, last, copy_function=link)
         shutil.rmtree(watch.folder / "work", ignore_errors=True)
         write_text(watch.folder / "budget.json", json.dumps(budget, indent=1) + "\n")
     trainer.accelerator.wait_for_everyone()
