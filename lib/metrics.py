@@ -1,5 +1,7 @@
 """What is measured and how sure it is: accuracy, pass@k, votes, gains, intervals and tests."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln
@@ -44,7 +46,8 @@ def bootstrap(values, statistic=np.mean, n_boot: int = 2000, seed: int = 0, leve
     draws = [statistic(values[rng.integers(0, len(values), len(values))]) for _ in range(n_boot)]
 
     tail = (1 - level) / 2
-    low, high = np.nanquantile(np.asarray(draws, float), (tail, 1 - tail), axis=0)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # nan in all: nan
+        low, high = np.nanquantile(np.asarray(draws, float), (tail, 1 - tail), axis=0)
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
 
 

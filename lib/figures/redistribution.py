@@ -38,22 +38,42 @@ def doublings(ax, values: pd.Series) -> None:
     ax.minorticks_off()
 
 
-def plot_pass_at_k(frame: pd.DataFrame, ax, greedy: pd.DataFrame | None = None):
+def plot_pass_at_k(frame: pd.DataFrame, ax, greedy: pd.DataFrame | None = None, label="pass@k"):
     """pass@k of each `when` as a line with a band, and greedy accuracy as a level.
 
-    frame: when, k, value, low, high; greedy: when, value, low, high.
+    frame: when, k, value, low, high; greedy: when, value, low, high; label: of the y axis, such as
+    pass^k for another curve over k.
     """
     for when, rows in frame.groupby("when", sort=False):
-        label, colour, marker = LOOKS[when]
+        name, colour, marker = LOOKS[when]
         line = {"before": "--", "control": ":"}.get(when, "-")
-        banded(ax, "k", rows, colour, marker=marker, linestyle=line, label=label)
+        banded(ax, "k", rows, colour, marker=marker, linestyle=line, label=name)
     if greedy is not None:
         _levels(greedy, frame["k"].max(), ax)
 
     doublings(ax, frame["k"])
     ax.set_ylim(0, 1)
     ax.set_xlabel("k (samples per question)")
-    ax.set_ylabel("pass@k")
+    ax.set_ylabel(label)
+    legend_above(ax)
+    return ax
+
+
+def plot_reliability(frame: pd.DataFrame, ax):
+    """Accuracy by confidence, each policy's parts joined; on the diagonal both are the same.
+
+    frame: who, confidence, value, low, high.
+    """
+    ax.plot([0, 1], [0, 1], color="black", linewidth=0.6, linestyle=":")
+    for who, rows in frame.groupby("who", sort=False):
+        label, colour, marker = METHOD_LOOKS[who]
+        look = {"color": colour, "marker": marker, "linewidth": 1}
+        whiskers(ax, rows["confidence"], rows, label=label, **look | {"linestyle": "-"})
+
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("probability of the greedy answer")
+    ax.set_ylabel("share that is right")
     legend_above(ax)
     return ax
 

@@ -177,6 +177,21 @@ def pass_curves(n_boot: int = 2000, seed: int = 0, **grades: pd.DataFrame) -> pd
     return pd.concat(curves, ignore_index=True)
 
 
+def always_curves(n_boot: int = 2000, seed: int = 0, **grades: pd.DataFrame) -> pd.DataFrame:
+    """Unbiased pass^k: the chance that all of k samples are right; columns as of `pass_curves`.
+
+    All are right where none is wrong: 1 less pass@k of the wrong ones. Yao et al. 2024 (arXiv
+    2406.12045).
+    """
+    wrong = {
+        when: frame.assign(correct=~frame["correct"].astype("boolean"))
+        for when, frame in grades.items()
+    }
+    curves = pass_curves(n_boot, seed, **wrong)
+    ends = {"value": 1 - curves["value"], "low": 1 - curves["high"], "high": 1 - curves["low"]}
+    return curves.assign(**ends)
+
+
 def equivalent_k(
     before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 1000, seed: int = 0
 ) -> dict:
