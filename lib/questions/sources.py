@@ -13,8 +13,8 @@ from lib.tables import TableError, need, read_answers, read_table
 from lib.text import normalise, unique
 
 # Hub id, configuration, folder in a mirror, revision, and the rows of each split (another count is
-# another file than the one described here, and stops the run). A revision of None takes the newest:
-# put a commit here to pin it; the counts are checked either way.
+# another file than the one described here, and stops the run). A revision of None takes the newest,
+# whose commit 01 records: put one here to pin it; the counts are checked either way.
 HUB = {
     "nq": ("google-research-datasets/nq_open", None, "nq_open", None,
            {"train": 87925, "validation": 3610}),
@@ -31,15 +31,15 @@ def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
     The mirror holds <name>/<split>.parquet. Column `official` is the official split. Raises
     TableError naming file and column where the data is not as described.
     """
-    hub_id, configuration, folder, revision, counts = HUB[name]
-    frames = []
+    hub_id, configuration, folder, _, counts = HUB[name]
+    frames, commit = [], None if mirror else hub_commit(name)
     for split, count in counts.items():
         if mirror:
             where = str(Path(mirror) / folder / f"{split}.parquet")
             frame = read_table(Path(where))
         else:
             where = f"{hub_id} ({split})"
-            frame = _from_hub(hub_id, configuration, split, revision)
+            frame = _from_hub(hub_id, configuration, split, commit)
             if len(frame) != count:
                 pin = "pin the revision in lib/questions/sources.py"
                 raise TableError(f"{where}: {len(frame)} rows instead of {count}; {pin}")
@@ -50,10 +50,36 @@ def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def source_files(profile: Profile) -> dict:
-    """{"sources": {file: its rows and digest}} of the run's own files or mirror; {} without files.
+def hub_commit(name: str) -> str:
+    """The commit of a benchmark at the hub: the pinned one, else the newest.
 
-    A setting of the stage that reads them: an edited file is another data set.
+    Where the hub cannot be reached it is the newest that was fetched; raises TableError where there
+    is none.
+    """
+    hub_id, revision = HUB[name][0], HUB[name][3]
+    if revision:
+        return revision
+    from huggingface_hub import hf_hub_download
+
+    try:  # the file lies in a folder that is called by its commit
+        return Path(hf_hub_download(hub_id, "README.md", repo_type="dataset")).parent.name
+    except Exception as error:
+        raise _unreachable(hub_id, error) from error
+
+
+def _unreachable(what: str, error: Exception) -> TableError:
+    """The error of a benchmark that cannot be loaded: a dozen kinds, and each means this."""
+    return TableError(
+        f"{what}: cannot be loaded from the hub ({type(error).__name__}); "
+        "set `hub_mirror` or HUB_MIRROR to a folder in its schema"
+    )
+
+
+def source_files(profile: Profile) -> dict:
+    """What the questions are read from: {"sources": {file: its rows and digest}}.
+
+    At the hub {benchmark: its commit}; {} where all is in packages. A setting of the stage that
+    reads them: an edited file is another data set.
     """
     name = profile.dataset
     if name in profile.files:
@@ -62,6 +88,8 @@ def source_files(profile: Profile) -> dict:
         folder, counts = HUB[name][2], HUB[name][4]
         names = [f"{folder}/{split}.parquet" for split in counts]
         paths = {part: Path(profile.hub_mirror) / part for part in names}
+    elif name in HUB:
+        return {"sources": {HUB[name][0]: f"commit {hub_commit(name)}"}}
     else:
         return {}
     found = {key: path for key, path in paths.items() if path.is_file()}  # reading says what lacks
@@ -92,11 +120,8 @@ def _from_hub(hub_id, configuration, split, revision) -> pd.DataFrame:
     try:
         rows = datasets.load_dataset(hub_id, configuration, split=split, revision=revision)
         return rows.to_pandas()
-    except Exception as error:  # a dozen kinds, and each means "cannot be read from here"
-        raise TableError(
-            f"{hub_id} ({split}): cannot be loaded from the hub ({type(error).__name__}); "
-            "set `hub_mirror` or HUB_MIRROR to a folder in its schema"
-        ) from error
+    except Exception as error:
+        raise _unreachable(f"{hub_id} ({split})", error) from error
 
 
 def _nq(frame, where):
