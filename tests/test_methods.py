@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from lib.metrics import mcnemar, smallest_visible_gain
 from lib.study.methods import (
@@ -50,8 +51,13 @@ def test_seeds_widen_the_interval():
     rng = np.random.default_rng(0)
     base = graded([False] * 400)
     lucky, unlucky = (graded(list(rng.random(400) < share)) for share in (0.6, 0.2))
-    one = gain_over_seeds([base], [lucky], n_boot=500)
-    two = gain_over_seeds([base], [lucky, unlucky], n_boot=500)
+    one, two = gain_over_seeds([base], [lucky]), gain_over_seeds([base], [lucky, unlucky])
+    shares = lucky["correct"].astype(float)  # one seed: Student's interval of the mean
+    half = student.ppf(0.975, 399) * shares.sem()
+    assert one["low"] == pytest.approx(shares.mean() - half)
+    again = gain_over_seeds([base, base], [lucky, lucky])  # seeds that agree add nothing
+    assert again["high"] - again["low"] == pytest.approx(2 * half)
+    assert gain_over_seeds([base], [base])["low"] == 0
     assert two["value"] == pytest.approx(np.mean(two["each"]))
     assert (one["seeds"], two["seeds"], two["n"]) == (1, 2, 400)
     assert two["high"] - two["low"] > 3 * (one["high"] - one["low"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from lib.metrics import LEVEL, gain, holm, pair
 
@@ -48,14 +49,16 @@ def split_gain(
     return pd.DataFrame(rows)
 
 
-def gain_over_seeds(
-    before: list[pd.DataFrame], after: list[pd.DataFrame], n_boot: int = 2000, seed: int = 0
-) -> dict:
+def gain_over_seeds(before: list[pd.DataFrame], after: list[pd.DataFrame]) -> dict:
     """Difference of mean accuracy over training seeds: value, low, high, n, seeds, and each seed's.
 
     before, after: grades with one answer for each question, a frame for each training seed (a base
-    policy has one). The interval is a bootstrap over seeds and questions; `each` are the gains of
-    the seeds after over the mean before. One seed says nothing about other seeds.
+    policy has one). `each` are the gains of the seeds after over the mean before. One seed says
+    nothing about other seeds.
+
+    The variances over questions and over the seeds of each side add up; the interval is Student's,
+    with Satterthwaite's degrees of freedom (1946, Biometrics Bulletin 2, 110). A bootstrap over
+    three seeds holds the truth in 90 of 100 cases only (tests/coverage.py).
     """
 
     def table(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -66,16 +69,16 @@ def gain_over_seeds(
     shared = old.index.intersection(new.index)
     old, new = old.loc[shared].to_numpy(), new.loc[shared].to_numpy()  # (questions, seeds)
 
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(n_boot):
-        rows = rng.integers(0, len(shared), len(shared))
-        sides = [t[rows][:, rng.integers(0, t.shape[1], t.shape[1])].mean() for t in (old, new)]
-        draws.append(sides[1] - sides[0])
-    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    each = (new.mean(0) - old.mean()).tolist()
-    value = float(new.mean() - old.mean())
-    row = {"value": value, "low": float(low), "high": float(high), "n": len(shared)}
+    change, n = new.mean(1) - old.mean(1), len(shared)
+    parts = [(change.var(ddof=1) / n, n - 1)]  # variance of a mean, degrees of freedom
+    sides = [side.mean(0) for side in (old, new) if side.shape[1] > 1]
+    parts += [(seeds.var(ddof=1) / len(seeds), len(seeds) - 1) for seeds in sides]
+    variance = sum(part for part, _ in parts)
+    squares = sum(part**2 / freedom for part, freedom in parts)
+    half = t.ppf((1 + LEVEL) / 2, variance**2 / squares) * np.sqrt(variance) if variance else 0.0
+
+    value, each = float(change.mean()), (new.mean(0) - old.mean()).tolist()
+    row = {"value": value, "low": float(value - half), "high": float(value + half), "n": n}
     return row | {"seeds": new.shape[1], "each": each}
 
 

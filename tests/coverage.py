@@ -1,0 +1,253 @@
+"""How often the intervals hold the truth, and how often the tests cry wolf: by simulation.
+
+    python tests/coverage.py [SIMULATIONS]
+
+Each kind of interval that the notebooks print is computed by the project's own functions from data
+whose truth is known. An interval should hold it in 93 to 97 of 100 cases, a test should find a
+difference that is not there in at most 6. Prints a table; an error where
+one is outside.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from lib.metrics import (
+    accuracy,
+    bootstrap,
+    gain,
+    holm,
+    mcnemar,
+    paired_permutation,
+    pass_at_k,
+    pass_curve,
+    ratio,
+    relative_gain,
+    smallest_visible_gain,
+    wilson,
+)
+from lib.study.claims import pool_seeds
+from lib.study.confidence import FITS, measures
+from lib.study.methods import gain_over_seeds
+from lib.study.redistribution import equivalent_k
+
+SIMULATIONS, BOOT = 400, 400
+MANY = 200_000  # questions in place of infinitely many, where the truth has no formula
+
+
+def grades(correct) -> pd.DataFrame:
+    """One answer for each question; columns of `correct` are samples."""
+    table = np.atleast_2d(np.asarray(correct, bool).T).T  # (questions, samples)
+    questions, samples = table.shape
+    frame = pd.DataFrame({"question_id": np.repeat(np.arange(questions), samples)})
+    frame["sample"] = np.tile(np.arange(samples), questions)
+    return frame.assign(correct=pd.array(table.reshape(-1), dtype="boolean"))
+
+
+def known_share(rng, n: int) -> np.ndarray:
+    """How probable a right answer is, for n questions: many near zero, some near one."""
+    return rng.beta(0.35, 0.8, n)
+
+
+def trained(p: np.ndarray) -> np.ndarray:
+    """The same after a training that helps most in the middle."""
+    return np.clip(p + 1.2 * p * (1 - p) + 0.03, 0, 1)
+
+
+def wilson_intervals(rng, n: int, p: float):
+    return [(p, *wilson(rng.binomial(n, p), n))]
+
+
+def paired_gain(rng, n: int, up: float = 0.25, down: float = 0.06):
+    change = rng.choice([1, 0, -1], n, p=[up, 1 - up - down, down])
+    before = np.where(change == 1, 0, np.where(change == -1, 1, rng.random(n) < 0.4))
+    row = gain(grades(before), grades(before + change), BOOT, int(rng.integers(1e6)))
+    return [(up - down, row["low"], row["high"])]
+
+
+def mean_share(rng, n: int, samples: int = 32):
+    p = known_share(rng, n)
+    hits = rng.random((n, samples)) < p[:, None]
+    row = accuracy(grades(hits), BOOT, int(rng.integers(1e6)))
+    return [(0.35 / 1.15, row["low"], row["high"])]
+
+
+def curve(rng, n: int, k: int, truth: float, samples: int = 32):
+    hits = rng.random((n, samples)) < known_share(rng, n)[:, None]
+    row = pass_curve(grades(hits), [k], BOOT, int(rng.integers(1e6))).iloc[0]
+    return [(truth, row["low"], row["high"])]
+
+
+def curve_difference(rng, n: int, k: int, truth: float, samples: int = 32):
+    p = known_share(rng, n)
+    sides = [rng.binomial(samples, q) for q in (p, trained(p))]
+    change = pass_at_k(samples, sides[1], k) - pass_at_k(samples, sides[0], k)
+    return [(truth, *bootstrap(change, n_boot=BOOT, seed=int(rng.integers(1e6))))]
+
+
+def gain_share(rng, n: int, part: float = 0.4):
+    full = rng.choice([1, 0, -1], n, p=[0.28, 0.64, 0.08])
+    some = np.where(rng.random(n) < part, full, 0)
+    row = ratio(some, full, BOOT, int(rng.integers(1e6)))
+    return [(part, row["low"], row["high"])]
+
+
+def relative(rng, n: int):
+    groups = np.arange(n) % 4
+    base = np.array([0.5, 0.4, 0.3, 0.2])[groups]
+    before = rng.random(n) < base
+    after = np.where(before, rng.random(n) < 0.9, rng.random(n) < 0.3)
+    rows = relative_gain(pd.DataFrame({"before": before, "after": after}), groups, BOOT, 0)
+    rates = np.array([0.5, 0.4, 0.3, 0.2])
+    reached = 0.9 * rates + 0.3 * (1 - rates)
+    truths = (reached.mean() / rates.mean() - 1, (reached / rates - 1).mean())
+    return [(t, r.low, r.high) for t, r in zip(truths, rows.itertuples(), strict=True)]
+
+
+def confidence_rows(rng, n: int) -> np.ndarray:
+    confidence = rng.beta(1.2, 1.5, n)
+    return np.column_stack([confidence, rng.random(n) < 0.15 + 0.5 * confidence])
+
+
+def fits(rng, n: int, truth: np.ndarray):
+    table = confidence_rows(rng, n).astype(float)
+    low, high = bootstrap(table, measures, BOOT, int(rng.integers(1e6)))
+    return list(zip(truth, low, high, strict=True))
+
+
+def over_seeds(rng, n: int, seeds: int, spread: float = 0.03):
+    """Training seeds move the accuracy by `spread` (standard deviation), on the same questions."""
+    base = rng.random(n)
+    before, lift = base < 0.38, 0.2 + spread * rng.standard_normal(seeds)
+    noise = 0.15 * rng.standard_normal((n, seeds))  # single questions differ between seeds
+    after = [base + noise[:, s] < 0.38 + lift[s] for s in range(seeds)]
+    reached = np.mean(MIXED < 0.58)
+    row = gain_over_seeds([grades(before)], [grades(a) for a in after])
+    return [(reached - 0.38, row["low"], row["high"])]
+
+
+_draw = np.random.default_rng(1)
+MIXED = _draw.random(MANY) + 0.15 * _draw.standard_normal(MANY)
+
+
+def pooled(rng, seeds: int):
+    frame = pd.DataFrame({"value": rng.normal(0.2, 0.03, seeds), "low": 0.0, "high": 0.0, "n": 1})
+    row = pool_seeds(frame)
+    return [(0.2, row["low"], row["high"])]
+
+
+def worth(rng, n: int, truth: float, samples: int = 64):
+    p = known_share(rng, n)
+    before = grades(rng.random((n, samples)) < p[:, None])
+    row = equivalent_k(before, grades(rng.random(n) < trained(p)), BOOT, int(rng.integers(1e6)))
+    return [(truth, row["low"], row["high"])]
+
+
+def true_curves(k: int) -> tuple[float, float]:
+    """pass@k of infinitely many questions, and what training adds to it."""
+    p = known_share(np.random.default_rng(2), MANY)
+    before, after = (1 - (1 - q) ** k for q in (p, trained(p)))
+    return before.mean(), (after - before).mean()
+
+
+def true_worth() -> float:
+    p = known_share(np.random.default_rng(3), MANY)
+    reached, k = trained(p).mean(), 1
+    while (1 - (1 - p) ** k).mean() < reached:
+        k += 1
+    return float(k)
+
+
+def kinds() -> Iterator[tuple[str, Callable, list[str]]]:
+    """Every kind of interval: its name, a function of a generator, the names of its intervals."""
+    for n, p in ((34, 0.06), (128, 0.06), (1000, 0.38)):
+        yield f"Wilson, n={n}, p={p}", lambda rng, n=n, p=p: wilson_intervals(rng, n, p), [""]
+    for n in (90, 400, 1000):
+        yield f"paired gain, n={n}", lambda rng, n=n: paired_gain(rng, n), [""]
+    yield "mean share of samples, n=128", lambda rng: mean_share(rng, 128), [""]
+    for k in (1, 8, 32):
+        value, change = true_curves(k)
+        yield f"pass@{k}, n=128", lambda rng, k=k, v=value: curve(rng, 128, k, v), [""]
+        name = f"pass@{k} after less before, n=128"
+        yield name, lambda rng, k=k, v=change: curve_difference(rng, 128, k, v), [""]
+    yield "share of a gain, n=400", lambda rng: gain_share(rng, 400), [""]
+    yield "relative gain, n=1000", lambda rng: relative(rng, 1000), ["of means", "mean of"]
+    truth = measures(confidence_rows(np.random.default_rng(4), MANY).astype(float))
+    yield "greedy confidence, n=400", lambda rng: fits(rng, 400, truth), list(FITS)
+    for seeds in (3, 5):
+        yield (
+            f"gain over {seeds} seeds, n=1000",
+            lambda rng, s=seeds: over_seeds(rng, 1000, s),
+            [""],
+        )
+    yield "claims over 3 seeds", lambda rng: pooled(rng, 3), [""]
+    k = true_worth()
+    yield f"a greedy answer is worth {k:.0f} samples, n=128", lambda rng: worth(rng, 128, k), [""]
+
+
+def covered(simulations: int) -> pd.DataFrame:
+    """Of each kind of interval the share that holds the truth: what, value, low, high, seconds."""
+    rows = []
+    for name, simulate, parts in kinds():
+        rng, began = np.random.default_rng(0), time.monotonic()
+        found = np.array([simulate(rng) for _ in range(simulations)], float)
+        inside = (found[..., 1] - 1e-9 <= found[..., 0]) & (found[..., 0] <= found[..., 2] + 1e-9)
+        for part, held in zip(parts, inside.T, strict=True):
+            low, high = wilson(held.sum(), simulations)
+            row = {"what": f"{name} {part}".strip(), "value": held.mean(), "low": low, "high": high}
+            rows.append(row | {"seconds": time.monotonic() - began})
+        print(f"{rows[-1]['what']}: {rows[-1]['value']:.1%}", flush=True)
+    return pd.DataFrame(rows)
+
+
+def outside(intervals: pd.DataFrame) -> list[str]:
+    """The kinds whose share is outside 93 to 97 %, by the interval of the share itself.
+
+    Whole numbers of samples cannot be covered in 95 of 100 cases exactly, and are in more.
+    """
+    whole = intervals["what"].str.contains("is worth")
+    bad = (intervals["high"] < 0.93) | (intervals["low"] > 0.97) & ~whole
+    return intervals[bad]["what"].tolist()
+
+
+def false_alarms(simulations: int) -> pd.DataFrame:
+    """Of each test the share of false alarms at 5 %, and of the power that it is said to have."""
+    rng, alarms = np.random.default_rng(0), {"McNemar": 0, "permutation": 0, "Holm over 17": 0}
+    seen = 0
+    for _ in range(simulations):
+        before, after = rng.random((2, 400)) < 0.4
+        alarms["McNemar"] += mcnemar(before, after) < 0.05
+        shares = rng.binomial(8, 0.4, (2, 200)) / 8
+        alarms["permutation"] += paired_permutation(*shares, int(rng.integers(1e6)), 999) < 0.05
+        others = rng.random((17, 400)) < 0.4
+        alarms["Holm over 17"] += holm([mcnemar(before, one) for one in others]).min() < 0.05
+        # the smallest visible gain, planted: it should be seen four times in five
+        up, down = 0.2, 0.1
+        change = rng.choice([1, 0, -1], 1000, p=[up, 1 - up - down, down])
+        base = np.where(change == 1, 0, np.where(change == -1, 1, rng.random(1000) < 0.4))
+        visible = smallest_visible_gain(grades(base), grades(base + change))["value"]
+        up, down = (up + down + visible) / 2, (up + down - visible) / 2
+        change = rng.choice([1, 0, -1], 1000, p=[up, 1 - up - down, down])
+        base = np.where(change == 1, 0, np.where(change == -1, 1, rng.random(1000) < 0.4))
+        seen += mcnemar(base, base + change) < 0.05
+    rows = [{"what": f"false alarms, {k}", "value": v / simulations} for k, v in alarms.items()]
+    rows.append({"what": "power at the smallest visible gain", "value": seen / simulations})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    simulations = int(sys.argv[1]) if len(sys.argv) > 1 else SIMULATIONS
+    intervals, tests = covered(simulations), false_alarms(simulations)
+    print(intervals.round(3).to_string(index=False))
+    print(tests.round(3).to_string(index=False))
+    bad = outside(intervals)
+    bad += tests[:3][tests["value"][:3] > 0.06 + 2 * np.sqrt(0.05 / simulations)]["what"].tolist()
+    if bad:
+        sys.exit(f"outside: {', '.join(bad)}")
+
+
+if __name__ == "__main__":
+    main()
