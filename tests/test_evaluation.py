@@ -26,17 +26,17 @@ def watch(tmp_path):
 def test_a_collapse_stops_the_training(watch):
     rows = [{"step": i, "accuracy": accuracy} for i, accuracy in enumerate([0.2, 0.5, 0.2])]
     watch.log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert watch.collapsed(3, 0.24)
-    assert not watch.collapsed(3, 0.25)
-    assert not watch.collapsed(3, 0.4)
+    assert watch.decide(3, 0.24) == (False, True)
+    assert watch.decide(3, 0.25) == (False, False)
+    assert watch.decide(3, 0.6) == (True, False)
 
     watch.log.write_text(json.dumps({"step": 0, "accuracy": 0.5}) + "\n")
-    assert not watch.collapsed(1, 0.1)  # one bad evaluation is no collapse
+    assert watch.decide(1, 0.1) == (True, False)  # one bad evaluation is no collapse
 
 
 def test_kl_is_of_the_drawn_answer(watch, tokenizer):
     policy = tiny_policy(tokenizer, spread=0.2)
-    accelerator = SimpleNamespace(unwrap_model=lambda model: model)
+    accelerator = SimpleNamespace(unwrap_model=lambda model: model, is_main_process=True)
     watch.trainer = SimpleNamespace(
         model=policy.model, accelerator=accelerator, processing_class=tokenizer
     )

@@ -29,8 +29,8 @@ OPTIONS = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no -
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", *OPTIONS.split()]
 
 
-def train(folder: Path, launch: list[str], **settings) -> Path:
-    """Run train_tiny.py under a launcher; the folder that it trained into."""
+def train(folder: Path, launch: list[str], kind="llama", code=0, settings=None, **more) -> Path:
+    """Run train_tiny.py under a launcher until it ends with `code`; the folder it trained into."""
     script = Path(__file__).with_name("train_tiny.py")
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
@@ -38,23 +38,26 @@ def train(folder: Path, launch: list[str], **settings) -> Path:
         "HF_HUB_OFFLINE": "1",
         "ACCELERATE_USE_CPU": "true",
     }
-    command = [*launch, str(script), str(folder), json.dumps(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = [*launch, str(script), str(folder), json.dumps(settings or {}), kind]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment | more, timeout=300
+    )
+    assert done.returncode == code, done.stderr[-3000:]
     return folder
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("alone") / "run", [sys.executable])
+def weights(folder: Path, name: str) -> dict:
+    return load_file(folder / name / "model.safetensors")
 
 
-def test_two_processes_give_the_update_of_one(alone, tmp_path):
-    together = train(tmp_path / "run", LAUNCH)
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "olmo2"])
+def test_two_processes_give_the_update_of_one(kind, tmp_path):
+    alone = train(tmp_path / "alone", [sys.executable], kind)
+    together = train(tmp_path / "together", LAUNCH, kind)
     assert (together / "processes").read_text() == "2"
 
     for name in ("step2", "last", "best"):
-        one, two = (load_file(folder / name / "model.safetensors") for folder in (alone, together))
+        one, two = (weights(folder, name) for folder in (alone, together))
         assert one.keys() == two.keys()
         for key in one:
             assert (one[key] - two[key]).abs().max() <= 2e-4, (name, key)  # Adam at 0.01 a step
@@ -67,6 +70,27 @@ def test_two_processes_give_the_update_of_one(alone, tmp_path):
     pd.testing.assert_frame_equal(*logs, atol=1e-3)
 
 
+def test_two_killed_processes_go_on_to_the_same_weights(tmp_path):
+    whole = train(tmp_path / "whole", LAUNCH)
+    killed = train(tmp_path / "killed", LAUNCH, code=1, KILL="3")
+    assert not (killed / "budget.json").exists()
+    assert train(killed, LAUNCH) == killed
+    for name in ("step2", "last", "best"):
+        one, two = (weights(folder, name) for folder in (whole, killed))
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    columns = ["step", "reward", "accuracy", "kl"]
+    logs = [read_log(folder)[columns] for folder in (whole, killed)]
+    pd.testing.assert_frame_equal(*logs)
+
+
+def test_processes_whose_judges_differ_do_as_the_first_says(tmp_path):
+    folder = train(tmp_path / "run", LAUNCH, settings={"evaluate_every": 1}, FLAKY="1")
+    log = read_log(folder)
+    assert log["step"].tolist() == [0, 1, 2, 3]
+    assert (6 * log["accuracy"]).round().tolist() == [6, 2, 5, 5]
+    assert json.loads((folder / "best" / "facts.json").read_text())["step"] == 2
+
+
 def one_of_two(rank: int, address: str) -> None:
     """One process of the FSDP2 test: both hold half of the weights."""
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
@@ -76,6 +100,7 @@ def one_of_two(rank: int, address: str) -> None:
     fully_shard(model)
     assert sharded(model)
     assert not sharded(plain)
+    model.generation_config.eos_token_id = [2, 5]
 
     # the gradients: FSDP gives the mean over the processes
     ids = torch.randint(3, 97, (4, 9), generator=torch.Generator().manual_seed(rank))
@@ -95,6 +120,7 @@ def one_of_two(rank: int, address: str) -> None:
     whole = whole_model(trainer)
     for (name, mine), theirs in zip(whole.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
+    assert whole.generation_config.eos_token_id == [2, 5]
 
     torch.distributed.barrier()
     # gloo's threads may still hold tensors, and abort an interpreter that is shutting down

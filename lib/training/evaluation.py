@@ -4,11 +4,14 @@ One rule for every trained method: the weights with the best validation accuracy
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from accelerate.utils import broadcast_object_list
 
 from lib.config import Profile
 from lib.engine.adapters import adapters_off
@@ -86,8 +89,11 @@ class Evaluation(Watch):
         due = step % self.profile.grpo.evaluate_every == 0 or step == last
         if len(self.validation) and due:
             row |= self.measure()
-            self.keep_best(step, row["accuracy"])
-            control.should_training_stop |= self.collapsed(step, row["accuracy"])
+            best, collapsed = self.agreed(partial(self.decide, step, row["accuracy"]))
+            if best:
+                facts = {"step": step, "accuracy": row["accuracy"]}
+                save_weights(self.trainer, self.folder / "best", facts)
+            control.should_training_stop |= collapsed
         if step in self.keep_steps:
             save_weights(self.trainer, self.folder / f"step{step}")
 
@@ -118,8 +124,17 @@ class Evaluation(Watch):
         tokenizer = self.trainer.processing_class
         prompts = [render(tokenizer, self.prompt(q)) for q in self.validation["question"]]
         greedy, sampled = self.answers(prompts)
-        row = self.accuracy(greedy)
+        row = self.agreed(partial(self.accuracy, greedy))
         return row | {"kl": self.kl(prompts, sampled)} if self.reference else row
+
+    def agreed(self, work: Callable):
+        """What `work` gives in the first process, told to all.
+
+        A judge may say one thing to one process and another to the next; each would save and stop
+        by itself, and wait for the others for ever.
+        """
+        box = [work() if self.trainer.accelerator.is_main_process else None]
+        return broadcast_object_list(box)[0]
 
     def answers(self, prompts: list[list[int]]) -> tuple[list[dict], list[dict]]:
         """A greedy answer to each prompt, and a sampled one to each of the first KL_QUESTIONS.
@@ -170,14 +185,11 @@ class Evaluation(Watch):
         rows = [row for row in read_lines(self.log) if first <= row["step"] < step]
         return [row["accuracy"] for row in rows if "accuracy" in row]
 
-    def keep_best(self, step: int, accuracy: float) -> None:
-        """Keep these weights in `best` when no evaluation since step 1 was as good."""
-        earlier = self.accuracies(1, step)
-        if not earlier or accuracy > max(earlier):
-            facts = {"step": step, "accuracy": accuracy}
-            save_weights(self.trainer, self.folder / "best", facts)
+    def decide(self, step: int, accuracy: float) -> tuple[bool, bool]:
+        """Whether these weights are the best since step 1, and whether training has collapsed.
 
-    def collapsed(self, step: int, accuracy: float) -> bool:
-        """Whether this evaluation and the one before are below half of the best: training stops."""
-        earlier = self.accuracies(0, step)
-        return len(earlier) > 1 and max(accuracy, earlier[-1]) < max(earlier) / 2
+        It has where this evaluation and the one before are below half of the best.
+        """
+        earlier, first = self.accuracies(1, step), self.accuracies(0, step)
+        best = not earlier or accuracy > max(earlier)
+        return best, len(first) > 1 and max(accuracy, first[-1]) < max(first) / 2

@@ -81,6 +81,7 @@ def whole_model(trainer):
 
     if getattr(trainer, "_whole", None) is None:
         whole = AutoModelForCausalLM.from_config(model.config).to(trainer.accelerator.device)
+        whole.generation_config = model.generation_config  # answers end where they ended before
         trainer._whole = whole.bfloat16() if trainer.args.bf16 else whole
         use_layouts(trainer._whole.eval())
 
