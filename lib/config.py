@@ -133,6 +133,8 @@ class Training(Section):
     learning_rate: Positive
     questions_per_step: Count
     micro_batch: Count
+    # layers are run again for the backward pass: a third more time, a fraction of the memory
+    gradient_checkpointing: bool = Field(False, exclude=True)
 
 
 class Grpo(Training):

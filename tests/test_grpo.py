@@ -6,6 +6,8 @@ from functools import partial
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lib.config import load_profile
 from lib.engine.models import load_policy, make_policy
@@ -169,6 +171,14 @@ def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(
     logs = [read_log(folder).drop(columns="seconds") for folder in (whole, resumed)]
     pd.testing.assert_frame_equal(*logs)
     pd.testing.assert_frame_equal(read_rollouts(whole), read_rollouts(resumed))
+
+
+def test_layers_that_run_again_give_the_same_weights(train, tmp_path):
+    plain = train(tmp_path / "plain")
+    again = train(tmp_path / "again", gradient_checkpointing=True)
+    one, two = (load_file(folder / "last" / "model.safetensors") for folder in (plain, again))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=name)
 
 
 def interrupt_at(step):

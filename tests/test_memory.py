@@ -101,21 +101,22 @@ def test_adapters_bring_7b_to_one_card():
     assert peak(memory_need(profile, shape), on_card=True) < 80
 
 
-@pytest.mark.parametrize("micro_batch", [20, 40])
-def test_activations_are_those_that_autograd_keeps(micro_batch):
-    """Counted on a small model with the engine's packed pass: within a fifth."""
-    profile = load_profile("laptop")
-    grpo = profile.grpo.model_copy(update={"micro_batch": micro_batch})
-    profile = profile.model_copy(update={"grpo": grpo})
-    config = LlamaConfig(
-        num_hidden_layers=4,
+def small(layers: int) -> LlamaConfig:
+    return LlamaConfig(
+        num_hidden_layers=layers,
         hidden_size=64,
         intermediate_size=160,
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=200,
     )
-    model = share_prefixes(AutoModelForCausalLM.from_config(config))
+
+
+def kept_bytes(config, micro_batch: int, again: bool) -> int:
+    """Bytes that autograd keeps of one micro-batch in the engine's packed pass."""
+    model = share_prefixes(AutoModelForCausalLM.from_config(config)).train()
+    if again:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(micro_batch // 5):
@@ -137,5 +138,27 @@ def test_activations_are_those_that_autograd_keeps(micro_batch):
         out = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
     counted = sum(size for pointer, size in kept.items() if pointer not in weights)
     out.loss.backward()
+    return counted
+
+
+def planned_bytes(config, micro_batch: int, again: bool) -> float:
+    """What the plan says of the same."""
+    profile = load_profile("laptop")
+    changed = {"micro_batch": micro_batch, "gradient_checkpointing": again}
+    profile = profile.model_copy(update={"grpo": profile.grpo.model_copy(update=changed)})
     need = memory_need(profile, shape_of(config)).set_index(["phase", "part"])["gb"]
-    assert need["training", "activations"] * GB == pytest.approx(counted, rel=0.2)
+    return need["training", "activations"] * GB
+
+
+@pytest.mark.parametrize("micro_batch", [20, 40])
+def test_activations_are_those_that_autograd_keeps(micro_batch):
+    planned = planned_bytes(small(4), micro_batch, False)
+    assert planned == pytest.approx(kept_bytes(small(4), micro_batch, False), rel=0.2)
+
+
+def test_of_layers_that_run_again_only_the_inputs_are_kept():
+    counted, planned = (
+        [work(small(layers), 40, True) for layers in (4, 8)] for work in (kept_bytes, planned_bytes)
+    )
+    assert planned[1] - planned[0] == pytest.approx(counted[1] - counted[0], rel=0.1)
+    assert counted[1] < kept_bytes(small(8), 40, False) / 4

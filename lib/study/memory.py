@@ -168,6 +168,9 @@ def _activations(profile: Profile, shape: Shape) -> dict[str, float]:
     token = 8 * shape.hidden + 2 * attention + 4 * shape.inner
     mask = shape.heads / shape.key_heads * answers * (PROMPT + answers)
     kept = groups * ((PROMPT + answers) * token + mask)
+    if grpo.gradient_checkpointing:  # each layer's input, and all of the layer that is run again
+        inputs = groups * (PROMPT + answers) * shape.hidden
+        return {"activations": (shape.layers * inputs + kept) * size}
     return {"activations": shape.layers * kept * size}
 
 

@@ -19,7 +19,8 @@ def common_arguments(section: Training, accumulation: int, work: Path, seed: int
         lr_scheduler_type="constant",  # the default is linear
         per_device_train_batch_size=section.micro_batch,
         gradient_accumulation_steps=accumulation,
-        gradient_checkpointing=False,  # TRL's default is True
+        gradient_checkpointing=section.gradient_checkpointing,  # TRL's default is True
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=False,
         save_total_limit=1,

@@ -1,0 +1,1 @@
+"""Which training questions give a test question away."""

@@ -1,0 +1,1 @@
+"""Each shared prefix once: scoring, sampling, serving."""

@@ -1,0 +1,42 @@
+"""The figures of 09_transfer."""
+
+import pandas as pd
+
+from lib.figures.style import POLICY, grouped, legend_above
+
+COLOURS = ("#08306b", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+MARKERS = "DosvP^X"
+
+
+def plot_matrix(frame: pd.DataFrame, ax):
+    """Gain on each source's questions, side by side for what was trained on.
+
+    frame: trained, tested, value, low, high, n.
+    """
+    names = list(dict.fromkeys(frame["trained"]))
+    marks = zip(COLOURS, MARKERS, strict=True)
+    looks = {name: (f"trained on {name}", *mark) for name, mark in zip(names, marks, strict=False)}
+    counts = frame.groupby("tested")["n"].max()
+    order = list(dict.fromkeys(frame["tested"]))
+    grouped(ax, frame, "tested", order, "trained", looks, gap=0.14)
+    ax.set_xticks(range(len(order)), [f"{name}\n(n={counts[name]:.0f})" for name in order])
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_ylabel("gain over the base policy")
+    legend_above(ax, 3)
+    return ax
+
+
+def plot_forgotten(frame: pd.DataFrame, ax):
+    """Change of accuracy in each ability, side by side for the trained policies.
+
+    frame: ability, policy (grpo, sft), value, low, high, n.
+    """
+    looks = {"grpo": ("GRPO", POLICY["grpo"], "*"), "sft": ("SFT", POLICY["sft"], "v")}
+    order = list(dict.fromkeys(frame["ability"]))
+    counts = frame.groupby("ability")["n"].max()
+    grouped(ax, frame, "ability", order, "policy", looks)
+    ax.set_xticks(range(len(order)), [f"{name}\n(n={counts[name]:.0f})" for name in order])
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_ylabel("change of accuracy")
+    legend_above(ax)
+    return ax

@@ -1,0 +1,121 @@
+"""`python -m lib.judge`: grade anybody's predictions, by rule or by a model."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lib.config import Auditor, Judge
+from lib.judge.extraction import EXTRACTIONS
+from lib.judge.formats import PREDICTION_FORMATS, read_predictions
+from lib.judge.grading import regrade
+from lib.judge.model import causes
+from lib.judge.reasons import tally
+from lib.metrics import accuracy
+from lib.tables import save_table, writer
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.judge",
+        description="Grade predictions: a file with question, answers and prediction.",
+    )
+    add = parser.add_argument
+    add("input", type=Path, help="csv, tsv, jsonl, json, parquet, or a log of lm-eval …")
+    add("output", type=Path, help="the same rows with the verdicts: csv, tsv, jsonl, json, parquet")
+    add(
+        "--format",
+        choices=["auto", *PREDICTION_FORMATS],
+        default="auto",
+        help="whose file it is; auto looks",
+    )
+    add(
+        "--texts",
+        action="store_true",
+        help="every prediction is one text, also one that reads as a JSON list",
+    )
+    add(
+        "--extract",
+        choices=EXTRACTIONS,
+        default="auto",
+        help="how the answer is taken out of a longer text: by its last form (auto), by one form "
+        "only, without thoughts and turns (text), or not at all (none)",
+    )
+    add("--judge", choices=["exact", "alias", "llm"], default="alias")
+    add("--model", help="the judge's model, as its server names it")
+    add("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
+    add("--concurrency", type=int, default=64, help="calls at the same time")
+    add(
+        "--max-failed", type=float, default=0.05, help="share of failed verdicts that stops the run"
+    )
+    add(
+        "--max-fooled",
+        type=float,
+        default=0.5,
+        help="share of plainly wrong answers accepted that stops the run",
+    )
+    add("--reply-tokens", type=int, default=8, help="of a reply; a judge that reasons needs more")
+    add("--timeout", type=float, default=60.0, help="seconds that one try of a call may take")
+    add("--identity", help="the server's name in the cache of replies, in place of its address")
+    add("--max-calls", type=int, help="most calls to make; what was answered is kept")
+    add("--auditor", metavar="MODEL", help="a second model, set beside the first")
+    add("--auditor-url", help="its server; its key: AUDITOR_API_KEY, or OPENAI_API_KEY")
+    return parser.parse_args()
+
+
+def read_settings(args: argparse.Namespace) -> Judge:
+    """The judge that the command line asks for; raises ValueError naming the option."""
+    if args.judge == "llm" and not args.model:
+        raise ValueError("--judge llm needs --model, the name under which the server knows it")
+
+    for name, url in (("OPENAI", args.base_url), ("AUDITOR", args.auditor_url)):
+        if url:
+            os.environ[f"{name}_BASE_URL"] = url  # the command line outranks the environment
+
+    return Judge(
+        kind=args.judge,
+        model=args.model,
+        concurrency=args.concurrency,
+        max_failed=args.max_failed,
+        max_calls=args.max_calls,
+        max_fooled=args.max_fooled,
+        reply_tokens=args.reply_tokens,
+        identity=args.identity,
+        timeout=args.timeout,
+        auditor=Auditor(model=args.auditor) if args.auditor else None,
+    )
+
+
+def main() -> None:
+    args = parse_arguments()
+    try:
+        settings = read_settings(args)
+        writer(args.output)  # an output that cannot be written is refused before anything is asked
+        table, form = read_predictions(args.input, args.format)
+        if form != "plain":
+            print(f"{args.input}: read as a file of {form}, {len(table)} questions", flush=True)
+        texts = args.texts or form != "plain"
+        graded = regrade(table, settings, args.input, texts, args.extract)
+        save_table(graded, args.output)
+    except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
+        sys.exit(f"judging: {' '.join(str(error).split())}")
+
+    reached = accuracy(graded)
+    interval = f"[{reached['low']:.3f}, {reached['high']:.3f}]"
+    print(f"accuracy {reached['value']:.3f} {interval} over {reached['n']} questions")
+
+    failed, blank = graded["correct"].isna(), graded["prediction"].str.strip().eq("")
+    counts = f"{failed.sum()} verdicts failed, {graded['disputed'].sum()} were disputed"
+    counts += f", {graded['fooled'].sum()} fooled"
+    if blank.any():
+        counts += f"; {blank.sum()} were blank, which is wrong"
+    print(f"{len(graded)} predictions; {counts}; {args.output}")
+    if "form" in graded:
+        print(f"taken out (--extract {args.extract}): {tally(graded['form'])}")
+    print(f"why: {tally(graded['why'])}")
+    if failed.any():
+        print(f"failed verdicts: {causes(graded[failed].to_dict('records'))}")
+
+
+if __name__ == "__main__":
+    main()

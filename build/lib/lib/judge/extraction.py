@@ -1,0 +1,206 @@
+"""The answer that a long text commits itself to, taken out by its form: one answer, never two.
+
+Models answer in forms: \\boxed{Paris}, <answer>Paris</answer>, "**Answer:** Paris", "So the answer
+is Paris.", after thoughts, before turns that nobody asked for. What is taken out stands in the text
+to the letter, and of several forms the last one counts. Sees no question and no gold answer.
+"""
+
+import re
+from typing import NamedTuple
+
+from lib.judge.wrapping import CORRECTED, GOES_ON
+
+FORMS = ("boxed", "tag", "label", "sentence")
+EXTRACTIONS = ("none", "auto", "text", *FORMS)
+WHOLE, NOTHING, BLANK = "whole text", "nothing", "blank"
+FIRST_TURN, PAST_THOUGHTS = "first turn", "past thoughts"
+UNFINISHED = ("unfinished thoughts", "unfinished box")  # the limit cut them: no answer
+
+THOUGHTS = re.compile(r"<think(?:ing)?>|<\|channel\|>analysis<\|message\|>", re.I)
+THOUGHTS_END = re.compile(r"</think(?:ing)?>|<\|channel\|>final<\|message\|>", re.I)
+# what a chat template writes before an answer, and what ends a turn or begins another one
+TURN_BEGINS = re.compile(
+    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|im_start\|>assistant\b|<\|assistant\|>"
+    r"|<start_of_turn>model\b|<\|start_header_id\|>assistant<\|end_header_id\|>"
+    r"|<\|start\|>assistant(?=<\|channel\|>))\s*",
+    re.I,
+)
+TURN = re.compile(
+    r"<\|(?:im_end|im_start|eot_id|eom_id|start_header_id|endoftext|end_of_text|end|return|user"
+    r"|assistant|system)\|>|</s>|<eos>|<end_of_turn>|<start_of_turn>|\[/?INST\]"
+    r"|\n[ \t]*(?:\#{1,6}[ ]*|\*\*)?(?:user|human|assistant|system|question|q)(?:\*\*)?[ ]*:",
+    re.I,
+)
+BRACE = re.compile(r"\\(?:f?boxed|fbox)\s*\{|[{}]")
+TAG = re.compile(r"<(answer|final_answer)>(.*?)(?:</\1>|(?=<\1>)|\Z)", re.I | re.S)
+MARK = r"[*_`#>]"
+THE_ANSWER = (
+    r"(?:the[ ]|my[ ])?(?:(?:final|correct|short|best|exact|most[ ]likely)[ ]){0,2}answer"
+    r"(?:[ ]to[ ](?:the|this|your)[ ]question)?"
+)
+START = r"(?:^[ \t]*|(?<=[.!?;])[ ]+)"
+# "Final answer: Paris" at the beginning of a line or sentence, and a heading with a line of its own
+LABELLED = re.compile(
+    rf"{START}{MARK}*[ ]*{THE_ANSWER}[ ]*"
+    rf"(?:{MARK}*[ ]*:(?:\*\*|__|\*|_)?|{MARK}+[ ]*\n|(?<=answer)[ ]*\n)\s*",
+    re.I | re.M,
+)
+LEAD = (
+    r"(?:(?:so|therefore|thus|hence|finally|in[ ]conclusion|in[ ]summary|in[ ]short|overall|and"
+    r"|then)[ ]*,?[ ]+){0,2}"
+)
+# "So the answer is Paris.", but not "The answer is clear."
+SAID = re.compile(
+    rf"{START}(?:\*\*)?{LEAD}{THE_ANSWER}[ ](?:is|was|would[ ]be|should[ ]be"
+    rf"|must[ ]be)(?![ ](?:not|no|clear|obvious|simple|easy|well|known|unknown|uncertain|unclear"
+    rf"|as[ ]follows|below|above|given|found|in[ ]the)\b)(?:[ ](?:that|therefore|thus|indeed))?"
+    rf"[ ]*:?\s*",
+    re.I | re.M,
+)
+# where the passage that begins with an answer ends: a blank line, a remark with a label, a tag
+PASSAGE_END = re.compile(
+    rf"\n[ \t]*\n|</(?:final_)?answer>|\n[ \t]*{MARK}*(?:explanation|reasoning|reason|rationale"
+    rf"|justification|confidence|sources?|notes?){MARK}*[ ]*:",
+    re.I,
+)
+WRAPPERS = ("**", "__", "*", "_", "`", "$", '"', "'")
+OPEN_WRAPPERS = (("“", "”"), ("„", "“"), ("«", "»"), (r"\(", r"\)"), (r"\[", r"\]"))
+LATEX = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|emph)\s*\{([^{}]*)\}")
+# a sentence's, not that of initials ("D.C.")
+FULL_STOP = re.compile(r"(?<!\.[^\W\d_])(?<!\.[ ][^\W\d_])(?<!\.)\.$")
+
+
+class Extraction(NamedTuple):
+    """An answer taken out of a text: "" where there is none, and how, outermost form first."""
+
+    text: str
+    form: str
+
+
+class Span(NamedTuple):
+    """Where a form ends, and where its content begins and stops; a cut one never stops."""
+
+    end: int
+    start: int
+    stop: int | None
+
+
+def extract(text: str, extraction: str = "auto") -> Extraction:
+    """The answer of a text: what the last form holds, or the text without thoughts and turns.
+
+    extraction: `none` leaves the text as it is; `text` drops thoughts and turns; `auto` takes the
+    last of FORMS, and the whole text where there is none; one of FORMS takes that one alone. Raises
+    ValueError for another one.
+    """
+    if extraction not in EXTRACTIONS:
+        raise ValueError(f"unknown extraction {extraction!r}; allowed: {', '.join(EXTRACTIONS)}")
+    if extraction == "none":
+        return Extraction(text, WHOLE)
+
+    forms = {"auto": FORMS, "text": ()}.get(extraction, (extraction,))
+    steps, inside = [], text.strip()
+    while inside and (taken := _without_turns(inside) or _last_form(inside, forms)):
+        steps.append(taken.form)
+        inside = taken.text
+
+    if not steps or steps[-1] not in UNFINISHED:
+        if not inside:
+            steps.append(BLANK)
+        elif not any(step.startswith(FORMS) for step in steps):
+            steps.append(NOTHING if extraction in FORMS else WHOLE)
+    return Extraction("" if steps[-1:] == [NOTHING] else inside, " > ".join(dict.fromkeys(steps)))
+
+
+def _without_turns(text: str) -> Extraction | None:
+    """The text without its first thoughts, or before another turn; None where it has neither."""
+    begins = TURN_BEGINS.match(text)
+    if begins:
+        return Extraction(text[begins.end() :].strip(), FIRST_TURN)
+    turn = next((m.start() for m in TURN.finditer(text) if text[: m.start()].strip()), len(text))
+    thoughts, end = THOUGHTS.search(text), THOUGHTS_END.search(text)
+    began = thoughts.start() if thoughts else len(text)
+
+    # an end without a beginning: the template began the thoughts, which may hold turns
+    if end and (end.start() < began or began < turn):
+        return Extraction(text[end.end() :].strip(), PAST_THOUGHTS)
+    if began < turn:
+        return Extraction("", UNFINISHED[0])
+    return Extraction(text[:turn].strip(), FIRST_TURN) if turn < len(text) else None
+
+
+def _last_form(text: str, forms: tuple[str, ...]) -> Extraction | None:
+    """What the form that ends last holds, of `forms`; None where there is none."""
+    found = [(span, form) for form in forms for span in SPANS[form](text)]
+    found = [(span, form) for span, form in found if span.stop is None or _held(text, span)]
+    if not found:
+        return None
+    span, form = max(found)
+    if span.stop is None:
+        return Extraction("", UNFINISHED[1])
+    content = _held(text, span)
+    others = {_held(text, other) for other, same in found if same == form and other.stop}
+    return Extraction(content, form if len(others) < 2 else f"{form}, last of several")
+
+
+def _held(text: str, span: Span) -> str:
+    return _trim(text[span.start : span.stop])
+
+
+def _boxes(text: str) -> list[Span]:
+    """The contents of LaTeX boxes with balanced braces; one that is cut has no stop."""
+    spans, opened = [], []
+    for brace in BRACE.finditer(text):
+        if brace[0] != "}":
+            opened.append(brace.end() if brace[0] != "{" else None)
+            continue
+        start = opened.pop() if opened else None
+        if start is not None:
+            spans.append(Span(brace.end(), start, brace.start()))
+    return spans + [Span(len(text), start, None) for start in opened if start is not None]
+
+
+def _tags(text: str) -> list[Span]:
+    """The contents of answer tags; one without its end, which a stop word cuts, goes to the end."""
+    return [Span(m.end(), *m.span(2)) for m in TAG.finditer(text)]
+
+
+def _labels(text: str) -> list[Span]:
+    return [_passage(text, m.end()) for m in LABELLED.finditer(text)]
+
+
+def _sentences(text: str) -> list[Span]:
+    return [_passage(text, m.end()) for m in SAID.finditer(text)]
+
+
+def _passage(text: str, start: int) -> Span:
+    """From `start` to the end of the passage, and of the text where it goes on or takes back.
+
+    So "Answer: Paris", a blank line, and "or Lyon" or "Wait, it is Lyon" are read as one.
+    """
+    end = PASSAGE_END.search(text, start)
+    stop = end.start() if end else len(text)
+    rest = text[stop:]
+    tag_closes = end is not None and end[0].startswith("</")
+    if not tag_closes and (GOES_ON.match(rest) or CORRECTED.search(rest)):
+        stop = len(text)
+    return Span(stop, start, stop)
+
+
+SPANS = {"boxed": _boxes, "tag": _tags, "label": _labels, "sentence": _sentences}
+
+
+def _trim(text: str) -> str:
+    """A form's content without the marks around the whole of it and without its full stop."""
+    while True:
+        bare = text.strip()
+        bare = FULL_STOP.sub("", bare)
+        for opening, closing in (*zip(WRAPPERS, WRAPPERS, strict=True), *OPEN_WRAPPERS):
+            inner = bare[len(opening) : len(bare) - len(closing)]
+            wrapped = bare.startswith(opening) and bare.endswith(closing) and inner.strip()
+            if wrapped and opening not in inner and closing not in inner:
+                bare = inner
+        latex = LATEX.fullmatch(bare)
+        bare = latex[1] if latex else bare
+        if bare == text:
+            return text
+        text = bare

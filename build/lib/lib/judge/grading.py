@@ -1,0 +1,234 @@
+"""Is an answer correct? True, False, or None when the judge failed, never a wrong answer.
+
+`exact` compares normal forms, `alias` looks for a gold answer inside a sentence (lib.judge.rules),
+`llm` asks a model as the paper does, behind guards (lib.judge.model); a second model may audit its
+verdicts in evaluation.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from lib.config import Judge
+from lib.judge.catalogue import Catalogue
+from lib.judge.extraction import extract
+from lib.judge.model import ModelJudge
+from lib.judge.reasons import reason_missing, reasons
+from lib.judge.rules import answer_text, judge_answer
+from lib.judge.wordings import EMPTY_NOTE
+from lib.metrics import bootstrap, cohen_kappa, wilson
+from lib.tables import TableError, need, read_answers, read_list
+
+GRADED = ("correct", "why", "judge", "kind", "raw", "disputed", "fooled", "cause")
+
+
+def grade(samples: pd.DataFrame, questions: pd.DataFrame, settings: Judge) -> pd.DataFrame:
+    """Grades: question_id, policy, sample, judge, correct (boolean, NA = the judge failed).
+
+    Each distinct (question, text) is judged once; a model judge says in a line what it took. With
+    `judge.auditor` a column `audited` holds the second model's verdicts, and a line how far the two
+    agree. Raises JudgeFailed above the profile's rate of failures.
+    """
+    known = questions.set_index("question_id")
+    pairs = samples[["question_id", "text"]].drop_duplicates()
+    texts, answers = (known.loc[pairs["question_id"], c].tolist() for c in ("question", "answers"))
+    cases = texts, [list(a) for a in answers], pairs["text"].tolist()
+    judges = {"correct": make_reward(settings, questions)}
+    if settings.kind == "llm" and settings.auditor:
+        judges["audited"] = auditor(settings)
+    for column, judge in judges.items():
+        verdicts = judge(*cases)
+        pairs[column] = _truths(verdicts)
+        if isinstance(judge, ModelJudge):
+            print(f"{len(samples)} samples, {len(pairs)} distinct; {judge.summary()}", flush=True)
+    grades = samples.merge(pairs, on=["question_id", "text"], how="left", validate="many_to_one")
+    grades = grades.assign(judge=settings.model if settings.kind == "llm" else settings.kind)
+    if "audited" in grades:
+        print(compare_auditor(grades)["sentence"], flush=True)
+    return grades[["question_id", "policy", "sample", "judge", *judges]]
+
+
+def short_answers(samples: pd.DataFrame, questions: pd.DataFrame) -> list[str]:
+    """What each sample says without the question's words, the key of votes; "" for nothing."""
+    texts = samples["question_id"].map(questions.set_index("question_id")["question"])
+    return [answer_text(*pair) for pair in zip(samples["text"], texts, strict=True)]
+
+
+def make_reward(
+    settings: Judge, questions: pd.DataFrame | None = None
+) -> Callable[[list[str], list[list[str]], list[str]], list[float | None]]:
+    """The reward: (questions, gold answers, predictions) -> 1.0, 0.0, or None (judge failed).
+
+    questions: a question frame, whose relations say what else could have been the answer.
+    """
+    catalogue = Catalogue(questions) if questions is not None else lambda question: None
+    if settings.kind == "llm":
+        return ModelJudge(settings, catalogue=catalogue)
+
+    def reward(questions, answers, predictions):
+        cases = zip(questions, answers, predictions, strict=True)
+        return [float(judge_answer(p, a, settings.kind, q, catalogue(q))) for q, a, p in cases]
+
+    return reward
+
+
+def auditor(settings: Judge) -> ModelJudge:
+    """The second model as a judge with the same guards: address and key from AUDITOR_…"""
+    second = {
+        "model": settings.auditor.model,
+        "base_url": settings.auditor.base_url,
+        "identity": None,
+        "auditor": None,
+    }
+    return ModelJudge(settings.model_copy(update=second), who="AUDITOR")
+
+
+def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
+    """Agreement of `correct` and `audited`: share and Cohen's kappa with intervals, n, sentence.
+
+    One verdict a question: Wilson for the agreement; several: bootstrap over questions, as for
+    kappa.
+    """
+    both = grades.dropna(subset=["correct", "audited"])
+    one, other = (both[c].astype(bool).to_numpy() for c in ("correct", "audited"))
+    cells = pd.DataFrame(
+        {"yes": one & other, "one": one & ~other, "other": ~one & other, "no": ~one & ~other}
+    )
+    counts = cells.astype(float).groupby(both["question_id"].to_numpy()).sum().to_numpy()
+
+    agree = np.array([counts[:, [0, 3]].sum(), counts.sum()])
+    interval = (
+        wilson(*agree)
+        if len(counts) == len(both)
+        else bootstrap(counts, lambda rows: rows[:, [0, 3]].sum() / rows.sum(), n_boot, seed)
+    )
+    agreement = {
+        "agreement": agree[0] / agree[1] if agree[1] else np.nan,
+        "low": interval[0],
+        "high": interval[1],
+        "kappa": cohen_kappa(counts),
+        "n": len(both),
+    }
+    # a resample in which all verdicts are one has no kappa; bootstrap leaves it out
+    agreement["kappa_low"], agreement["kappa_high"] = bootstrap(counts, cohen_kappa, n_boot, seed)
+    return agreement | {
+        "sentence": "judge and auditor agree on {agreement:.3f} [{low:.3f}, {high:.3f}] of "
+        "{n} verdicts, kappa "
+        "{kappa:.3f} [{kappa_low:.3f}, {kappa_high:.3f}]".format(**agreement)
+    }
+
+
+def regrade(
+    table: pd.DataFrame, settings: Judge, where="", texts: bool = False, extraction: str = "none"
+) -> pd.DataFrame:
+    """Grade anybody's predictions: `table` with one row for each prediction and the verdicts.
+
+    table: question, answers and prediction, one text or a list; texts: a prediction is one text
+    even where it reads as a list; extraction: the answer is taken out of a longer text
+    (lib.judge.extraction) and stands in `extracted`, how it was in `form`. A blank prediction is a
+    wrong answer. Adds question_id (where missing), correct (boolean, NA = the judge failed), why
+    (lib.judge.reasons), judge (its name), kind, raw (a model's reply), disputed, fooled and cause
+    (why a verdict failed); with `judge.auditor` also audited. The table's own columns of these
+    names are kept as `<name>_given`. Raises TableError for a missing column, for a row without
+    answers and where `<name>_given` is taken.
+    """
+    need(table, ["question", "answers", "prediction"], where)
+    table = _keep_given(table, settings, extraction, where)
+    answers = [read_answers(value, where, row) for row, value in enumerate(table["answers"])]
+    predictions = [
+        _predictions(value, where, row, texts) for row, value in enumerate(table["prediction"])
+    ]
+    table = table.assign(answers=answers, prediction=predictions)
+    if "question_id" not in table:
+        table = table.assign(question_id=[f"row{row}" for row in range(len(table))])
+    rows = table.explode("prediction", ignore_index=True)
+    taken = [extract(text, extraction) for text in rows["prediction"]]
+    if extraction != "none":
+        rows = rows.assign(extracted=[t.text for t in taken], form=[t.form for t in taken])
+
+    judged = zip(rows["question"].map(str), rows["answers"], taken, strict=True)
+    cases = [(question, answers, t.text) for question, answers, t in judged]
+    graded = _judge_once(cases, rows["question_id"], table, settings)
+    why = [reason_missing(t.form) or why for t, why in zip(taken, graded["why"], strict=True)]
+    return rows.assign(**{name: graded[name] for name in graded} | {"why": why})
+
+
+def _judge_once(cases: list[tuple], ids: pd.Series, table: pd.DataFrame, settings: Judge) -> dict:
+    """The columns that grade (question, answers, text) cases; equal cases are judged once."""
+    keys = [(q, tuple(a), p) for q, a, p in cases]
+    once = {key: case for key, case in reversed(list(zip(keys, cases, strict=True)))}
+    columns = [list(column) for column in zip(*once.values(), strict=True)]
+    verdicts, notes, line = _judge_columns(settings, table, columns)
+    if line:
+        print(f"{len(cases)} predictions, {len(once)} distinct; {line}", flush=True)
+
+    def column(values):
+        value_of = dict(zip(once, values, strict=True))
+        return [value_of[key] for key in keys]
+
+    failed = [v is None for v in verdicts]
+    graded = {
+        "correct": _truths(column(verdicts)),
+        "why": column(reasons(list(once.values()), settings.kind, verdicts, notes, table)),
+        "judge": settings.model if settings.kind == "llm" else settings.kind,
+        "kind": settings.kind,
+        **{name: column([n[name] for n in notes]) for name in ("raw", "disputed", "fooled")},
+        "cause": column([n["cause"] if f else None for n, f in zip(notes, failed, strict=True)]),
+    }
+    if settings.kind == "llm" and settings.auditor:
+        second = auditor(settings)
+        graded["audited"] = _truths(column(second(*columns)))
+        both = pd.DataFrame({c: graded[c] for c in ("correct", "audited")})
+        print(
+            f"{second.summary()}; {compare_auditor(both.assign(question_id=ids))['sentence']}",
+            flush=True,
+        )
+    return graded
+
+
+def _keep_given(table: pd.DataFrame, settings: Judge, extraction: str, where) -> pd.DataFrame:
+    """The table with its own columns of the verdicts' names under `<name>_given`, said in a line.
+
+    Raises TableError where such a name is taken, too.
+    """
+    audited = settings.kind == "llm" and settings.auditor
+    names = [*GRADED, *(["audited"] if audited else [])]
+    names += ["extracted", "form"] if extraction != "none" else []
+    given = {name: f"{name}_given" for name in names if name in table}
+    taken = [new for new in given.values() if new in table]
+    if taken:
+        raise TableError(
+            f"{where}: its columns {taken} are from an earlier grading, whose verdicts would be "
+            "lost; rename or drop them, or grade the file without verdicts"
+        )
+    if given:
+        kept = ", ".join(f"{name} as {new}" for name, new in given.items())
+        print(f"{where}: columns of your own are kept: {kept}", flush=True)
+    return table.rename(columns=given)
+
+
+def _judge_columns(settings: Judge, table: pd.DataFrame, columns: list[list]):
+    """(verdicts, notes, what a model judge says it took) on questions, answers, predictions."""
+    judge = make_reward(settings, table)
+    if not isinstance(judge, ModelJudge):
+        return judge(*columns), [EMPTY_NOTE] * len(columns[0]), ""
+    notes: list = []
+    return judge(*columns, notes), notes, judge.summary()
+
+
+def _truths(verdicts: list[float | None]):
+    """Verdicts as nullable booleans: a failed one is missing."""
+    return pd.array([None if v is None else v == 1.0 for v in verdicts], dtype="boolean")
+
+
+def _predictions(value, where="", row=0, texts: bool = False) -> list[str]:
+    """A row's predictions: a list, a JSON list in a string, or one text; missing ones are "".
+
+    texts: a string is always one text. Raises TableError as lib.tables.read_list does.
+    """
+    if not texts:
+        value = read_list(value, "prediction", where, row)
+    one = isinstance(value, str | int | float) or value is None or value is pd.NA
+    given = [value] if one else list(value)
+    return ["" if v is None or v is pd.NA or v != v else str(v) for v in given] or [""]

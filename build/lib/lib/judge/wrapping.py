@@ -1,0 +1,109 @@
+"""An answer out of its wrapping, and short answers that say the same in another form."""
+
+import re
+from functools import lru_cache
+
+from lib.judge.values import value_form
+from lib.text import normalise
+
+CORRECTED = re.compile(
+    r"(?:\b(?:actually|correction|scratch that|wait|sorry|i mean|i meant|on second thought|no,|"
+    r"nope|rather|edit:|update:|in fact)\b|</del>|~~)",
+    re.I,
+)
+# the first words of a paragraph that adds another answer to the one before
+GOES_ON = re.compile(
+    r"\W*(?:or|and|also|alternatively|alternative|possibly|maybe|perhaps|but)\b", re.I
+)
+UNSURE = re.compile(
+    r"^(?:i'?m|i am|not) (?:not )?(?:entirely |completely |fully |100% )?(?:sure|certain)[, "
+    r"]+but\s+",
+    re.I,
+)
+LABEL = re.compile(r"^\W*((?:[^\W\d_]+[ -]){0,3}[^\W\d_]+):\s+(?=\S)")
+BAD_LABEL = re.compile(
+    r"\b(not|false|wrong|incorrect|old|first|previous|former|never|except|question|q)\b", re.I
+)
+COPULA = re.compile(r"(?:でした|です|である|だ|입니다|이다)$")
+SHORT = 60  # characters of an answer that may be a short name
+ASKS_PERSON = re.compile(
+    r"\b(who|whose|whom|president|author|composer|director|singer|actor|actress|leader)\b", re.I
+)
+
+
+def unwrap(text: str) -> str:
+    """The answer inside its wrapping: a box, bold, a label, a think block, a first note."""
+    text = re.sub(r"^\s*<think>.*?</think>\s*", "", text, flags=re.S)
+    boxed = re.findall(r"\\boxed\s*\{([^{}]*)\}", text)
+    tagged = re.findall(r"<answer>(.*?)</answer>", text, flags=re.S | re.I)
+    if boxed or tagged:
+        text = (boxed or tagged)[-1]
+    text = re.sub(r"(\*\*|__|\*|`)(.+?)\1", r"\2", text)
+    text = UNSURE.sub("", text.strip())
+    label = LABEL.match(text)
+    if label and not BAD_LABEL.search(label[1]) and not label[1].lower().startswith("http"):
+        text = text[label.end() :]
+    return text.strip()
+
+
+def said_last(text: str) -> str:
+    """What stands after the last correction ("Actually …"); the text where there is none."""
+    parts = CORRECTED.split(text)
+    last = parts[-1].strip(" ,.:;-—")
+    return text if len(parts) == 1 else last
+
+
+def same(text: str, answer: str) -> bool:
+    """Whether two short texts say the same: equal normal forms, equal values, or joined words."""
+    one, other = normalise(text), normalise(answer)
+    if not one.isascii():
+        one = COPULA.sub("", one)
+    if one == other:
+        return True
+    if not one or not other:
+        return False
+    if has_value(answer) and value_form(text) == value_form(answer):
+        return True
+    joined = one.replace(" ", ""), other.replace(" ", "")
+    return joined[0] == joined[1] and len(joined[0]) > 4 and joined[0].isalpha()
+
+
+@lru_cache(maxsize=1 << 16)
+def has_value(answer: str) -> bool:
+    """Whether an answer holds a value that can be written in another way."""
+    plain = normalise(answer)
+    return (
+        any(c.isdigit() for c in answer) or value_form(answer) != plain or "saint" in plain.split()
+    )
+
+
+def is_short_name(text: str, answers: list[str], question: str) -> bool:
+    """A last name, initials, or an inverted name of a person; a day in a known year."""
+    if len(text) > SHORT:
+        return False
+    form = normalise(text)
+    if "," in text:
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) == 2 and any(same(f"{parts[1]} {parts[0]}", answer) for answer in answers):
+            return True
+    date = value_form(text)
+    if date.startswith("--"):
+        years = re.findall(r"\b\d{4}\b", question)
+        return any(
+            value_form(answer) == f"{year}{date[1:]}" for answer in answers for year in years
+        )
+    if not ASKS_PERSON.search(question) and question:
+        return False
+    words = form.split()
+    for answer in answers:
+        name = normalise(answer).split()
+        if not 2 <= len(name) <= 4 or not all(part.isalpha() for part in name):
+            continue
+        if len(words) == 1 and words[0] == name[-1] and len(name[-1]) > 3:
+            return True
+        full = [word for word in words if len(word) > 1]
+        if len(words) > 1 and words[-1] == name[-1] and words[0][0] == name[0][0]:
+            initials = all(len(w) == 1 or w in name for w in words)
+            if initials and (full[0] == name[0] or len(words) <= len(name) and len(full) == 1):
+                return True
+    return False

@@ -1,0 +1,1 @@
+"""What is asked: the facts, the benchmarks, the splits."""

@@ -1,0 +1,60 @@
+"""What a profile's sections are made of, and those of the experiments after the main study."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a run, a model or a data set: it becomes a folder
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ProperFraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(pattern=f"^{SAFE_NAME}$")]
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Arm(Section):
+    """One short GRPO training that changes something; what is not named stays the profile's."""
+
+    set: dict[str, Any] = {}  # settings by their path, such as {"grpo.beta": 0.04}
+    prompt: Literal["direct", "plain", "exam"] = "direct"  # lib.prompts.WORDING
+    questions: Literal["all", "mixed"] = "all"  # mixed: with right and wrong samples before RL
+    reward: Literal["binary", "ternary"] = "binary"  # ternary: -1 for wrong, 0 for abstaining
+
+
+class Ablations(Section):
+    """Short trainings of one length, compared with GRPO at the same step."""
+
+    steps: Count
+    arms: dict[Name, Arm]
+
+
+class Transfer(Section):
+    """GRPO on one kind of questions, asked on others, and what a training forgets."""
+
+    steps: Count
+    sources: dict[str, list[str]] = {}  # name -> the relations of its questions
+    halved: list[str] = []  # relations, trained on one half of their answers at a time
+    datasets: list[str] = []  # other data sets that the trained policies are asked about
+    questions: Count  # of each of them, and of each ability that no training asks for
+
+
+class Origin(Section):
+    """Facts that a policy has seen a known number of times, and GRPO on others of the same kind."""
+
+    exposures: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
+    train: Count  # facts of each number of exposures that GRPO asks
+    test: Count  # and that are asked before and after
+    teach_learning_rate: Positive
+    teach_epochs: Count = 1
+    steps: Count  # of GRPO
+    learning_rate: Positive  # of GRPO
+    samples: Count  # of each test fact, before and after
+    seeds: Count  # each with facts of its own

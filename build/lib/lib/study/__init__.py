@@ -1,0 +1,1 @@
+"""What the numbers say: one module per question of the notebooks."""

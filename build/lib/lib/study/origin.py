@@ -1,0 +1,164 @@
+"""Was it there before? Made-up facts by how often they were seen, real ones by what is encoded."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from lib.engine.models import Policy
+from lib.engine.sampling import score
+from lib.metrics import LEVEL, gain, pair, wilson
+from lib.study.sharpening import believed
+
+FACT_MEASURES = ("greedy", "samples", "pass_at_n", "contrast")
+
+
+def fact_table(questions: pd.DataFrame, before: dict, after: dict) -> pd.DataFrame:
+    """One row for each made-up fact: question_id, exposures, each of FACT_MEASURES at both times.
+
+    before, after: `greedy` (grades of one answer each), `samples` (grades of n each) and `gold`
+    (lib.engine.sampling.score of the sentences of lib.questions.invented.in_sentence). The measures
+    are: whether the greedy answer is right, the share of right samples, whether one of them was
+    right, and the log-probability of the right city in the sentence less the mean of the other
+    cities' there (nats). Facts without a verdict at both times are left out.
+    """
+    table = questions.set_index("question_id")[["exposures"]]
+    for when, found in (("before", before), ("after", after)):
+        one = found["greedy"].dropna(subset="correct").set_index("question_id")["correct"]
+        judged = found["samples"].dropna(subset="correct")
+        counts = judged.groupby("question_id")["correct"].agg(["sum", "size"]).astype(float)
+        table[f"greedy_{when}"] = one.astype(float)
+        table[f"samples_{when}"] = counts["sum"] / counts["size"]
+        table[f"pass_at_n_{when}"] = (counts["sum"] > 0).astype(float)
+        table[f"contrast_{when}"] = (
+            found["gold"]
+            .groupby("question_id")["logprob"]
+            .agg(lambda values: values.iloc[0] - values.iloc[1:].mean())
+        )
+    return table.dropna().reset_index()
+
+
+def over_seeds(values: pd.Series, seeds: pd.Series, n_boot: int = 2000, seed: int = 0) -> dict:
+    """The mean of facts of several seeds: value, low, high, n (facts), seeds.
+
+    The interval is a bootstrap over seeds, and within each drawn seed over its facts. With one seed
+    it is over facts alone and says nothing about other seeds. Where all facts are 0, or all 1, it
+    is Wilson's over facts.
+    """
+    facts, groups = values.to_numpy(float), _seed_rows(seeds)
+    draws = [
+        np.mean([facts[rows].mean() for rows in parts]) for parts in _redrawn(groups, n_boot, seed)
+    ]
+    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    if len(set(values)) == 1 and values.iloc[0] in (0, 1):  # resampling would see no spread
+        low, high = wilson(int(values.sum()), len(values))
+    value = float(np.mean([facts[rows].mean() for rows in groups]))
+    counts = {"n": len(values), "seeds": len(groups)}
+    return {"value": value, "low": float(low), "high": float(high)} | counts
+
+
+def _seed_rows(seeds: pd.Series) -> list[np.ndarray]:
+    """The positions of each seed's facts."""
+    return [np.flatnonzero(seeds == one) for one in seeds.unique()]
+
+
+def _redrawn(groups: list[np.ndarray], n_boot: int, seed: int):
+    """`n_boot` times: seeds drawn with replacement, and within each its facts, as positions."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n_boot):
+        drawn = (groups[i] for i in rng.integers(0, len(groups), len(groups)))
+        yield [rows[rng.integers(0, len(rows), len(rows))] for rows in drawn]
+
+
+def by_exposure(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Every measure before, after and its change, by exposures.
+
+    facts: rows of `fact_table` with a column `seed`. Frame of exposures, measure, when (before,
+    after, change), value, low, high, n, seeds.
+    """
+    rows = []
+    for exposures, part in facts.groupby("exposures"):
+        for measure in FACT_MEASURES:
+            sides = {when: part[f"{measure}_{when}"] for when in ("before", "after")}
+            sides["change"] = sides["after"] - sides["before"]
+            for when, values in sides.items():
+                row = {"exposures": exposures, "measure": measure, "when": when}
+                rows.append(row | over_seeds(values, part["seed"], n_boot, seed))
+    return pd.DataFrame(rows)
+
+
+def exposure_trend(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
+    """Spearman's correlation of exposures and the change of the greedy answer: value, low, high, n.
+
+    The interval is a bootstrap over seeds and facts.
+    """
+    change = (facts["greedy_after"] - facts["greedy_before"]).to_numpy()
+    shown = facts["exposures"].to_numpy()
+    draws = []
+    for parts in _redrawn(_seed_rows(facts["seed"]), n_boot, seed):
+        rows = np.concatenate(parts)
+        draws.append(_correlation(shown[rows], change[rows]))
+    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return {"value": _correlation(shown, change), "low": low, "high": high, "n": len(facts)}
+
+
+def _correlation(x, y) -> float:
+    """Spearman's correlation; 0 where one side never changes."""
+    return float(spearmanr(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else 0.0
+
+
+def choices(asked: pd.DataFrame, questions: pd.DataFrame, seed: int, others: int = 3):
+    """The questions with `answers` = the gold answer and up to `others` of the relation's others.
+
+    The gold answer comes first. Questions whose relation has no other answer are left out.
+    """
+    rng, rows = np.random.default_rng([seed, 31]), []
+    pools = {name: part["answers"] for name, part in questions.groupby("relation")}
+    for row in asked.dropna(subset="relation").itertuples():
+        own = set(row.answers)
+        pool = sorted({answers[0] for answers in pools[row.relation] if not own & set(answers)})
+        if pool:
+            drawn = [pool[i] for i in rng.permutation(len(pool))[:others]]
+            rows.append((row.question_id, row.question, [row.answers[0], *drawn]))
+    return pd.DataFrame(rows, columns=["question_id", "question", "answers"])
+
+
+def encoded(policy: Policy, cases: pd.DataFrame) -> pd.DataFrame:
+    """What the policy knows when it need not recall: question_id, choice, p_true (booleans).
+
+    cases: from `choices`. choice: of all answers the gold one is likeliest as the policy's own
+    answer; p_true: it is the one that the policy finds most probably true. By chance a question
+    with three others is right one time in four.
+    """
+    said = score(policy, cases)
+    asked = cases.explode("answers").rename(columns={"answers": "text"})
+    beliefs = believed(policy, asked[["question_id", "question", "text"]])
+    gold = cases.set_index("question_id")["answers"].str[0]
+    best = said.loc[said.groupby("question_id")["logprob"].idxmax()].set_index("question_id")
+    believes = beliefs.loc[beliefs.groupby("question_id")["p_true"].idxmax()]
+    believes = believes.set_index("question_id")
+    table = pd.DataFrame({"choice": best["answer"] == gold, "p_true": believes["text"] == gold})
+    return table.rename_axis("question_id").reset_index()
+
+
+def repair_by(test: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame, n_boot=2000, seed=0):
+    """How many of the wrong answers are repaired, by what was encoded: a row for each test.
+
+    test: from `encoded`. Frame of by (choice, p_true), encoded (yes, no), value, low, high, n (the
+    wrong answers before), gain (of all questions), gain_low, gain_high.
+    """
+    both, rows = pair(before, after), []
+    for by in ("choice", "p_true"):
+        for known in (True, False):
+            ids = test.loc[test[by] == known, "question_id"]
+            part = both[both["question_id"].isin(ids)]
+            wrong = part[~part["before"].astype(bool)]
+            if wrong.empty:
+                continue
+            hits = int(wrong["after"].astype(bool).sum())
+            low, high = wilson(hits, len(wrong))
+            sides = (frame[frame["question_id"].isin(ids)] for frame in (before, after))
+            lift = gain(*sides, n_boot, seed)
+            row = {"by": by, "encoded": "yes" if known else "no", "value": hits / len(wrong)}
+            row |= {"low": low, "high": high, "n": len(wrong), "gain": lift["value"]}
+            rows.append(row | {"gain_low": lift["low"], "gain_high": lift["high"]})
+    return pd.DataFrame(rows)

@@ -1,0 +1,287 @@
+"""Tables and texts on disk: read with a clear error, written whole or not at all."""
+
+import difflib
+import json
+import os
+import re
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from lib.readers import (
+    object_in_text,
+    python_value,
+    read_text,
+    rows_of_csv,
+    rows_of_json,
+    rows_of_jsonl,
+    separator_of,
+)
+from lib.text import unique
+
+LIST_IN_TEXT = re.compile(r"\s*\[\s*([\"']|\])")
+OBJECT_IN_TEXT = re.compile(r"\s*\{\s*[\"']")
+PIPE_INSIDE = re.compile(r"[^\s|]\s*\|\s*[^\s|]")
+EXCEL = (".xlsx", ".xls", ".xlsm", ".ods")
+# names that others give the columns; they are suggested, never taken
+OTHER_NAMES = {
+    "question": "prompt query problem input instruction q",
+    "answers": "answer target targets gold golds label labels reference references expected "
+    "ground_truth ideal solution aliases possible_answers",
+    "prediction": "predictions predicted pred response responses completion output reply "
+    "generation generated_text model_answer model_output",
+    "correct": "is_correct label score acc accuracy",
+}
+
+
+class TableError(ValueError):
+    """A table that cannot be used: the message names file, column or row, and what to do."""
+
+
+class DamagedFile(ValueError):
+    """A file of a run that cannot be read: the message names it and says what to do."""
+
+
+def load_json(path: Path | str, mend: str = "remove it, and the next run makes it again"):
+    """What a JSON file of a run holds; raises DamagedFile, also for a number that is not finite."""
+    try:
+        return json.loads(Path(path).read_text(), parse_constant=_refuse_constant)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); {mend}") from None
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is no number of a run")
+
+
+def load_table(path: Path | str) -> pd.DataFrame:
+    """A parquet table of a run; raises DamagedFile, and FileNotFoundError with what to do."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} is missing; run the stage that makes it again")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        reason = " ".join(str(error).split())[:120]
+        mend = "remove it, and the next run makes it again"
+        raise DamagedFile(f"{path} is damaged ({reason}); {mend}") from None
+
+
+# a cell that a spreadsheet would run as a formula, behind the marks that keep it from that
+FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?![\d.]))")
+
+
+def _read_csv(path: Path, separator: str | None = None) -> pd.DataFrame:
+    # cells are text, so that 007 and 1e5 come out as they went in
+    text = read_text(path)
+    frame = rows_of_csv(text, separator or separator_of(text))
+    return frame.map(lambda v: v[1:] if _is_formula(v) and v.startswith("'") else v)
+
+
+def _is_formula(value) -> bool:
+    return isinstance(value, str) and FORMULA.match(value) is not None
+
+
+def _write_csv(frame: pd.DataFrame, path: Path, separator: str = ",") -> None:
+    # a list becomes a JSON list, which `read_answers` reads
+    lists = [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()]
+    frame = frame.assign(**{c: frame[c].map(json.dumps) for c in lists})
+    # a spreadsheet reads a leading quote as: this is text; `_read_csv` takes it off again
+    safe = frame.map(lambda v: f"'{v}" if _is_formula(v) else v)
+    safe.to_csv(path, index=False, sep=separator)
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    return rows_of_jsonl(read_text(path))
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    return rows_of_json(read_text(path))
+
+
+def _json_lines(frame: pd.DataFrame) -> list[str]:
+    """Each row as one line of JSON, what is missing as null."""
+    rows = frame.astype(object).to_dict("records")
+    whole = ({k: None if _is_missing(v) else v for k, v in row.items()} for row in rows)
+    return [json.dumps(row, ensure_ascii=False, default=_as_json) for row in whole]
+
+
+def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
+    path.write_text("".join(f"{line}\n" for line in _json_lines(frame)), encoding="utf-8")
+
+
+def _write_json(frame: pd.DataFrame, path: Path) -> None:
+    path.write_text("[\n" + ",\n".join(_json_lines(frame)) + "\n]\n", encoding="utf-8")
+
+
+def _is_missing(value) -> bool:
+    return value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def _as_json(value):
+    """A NumPy array or number as JSON knows it; anything else as its text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_parquet(path, index=False)
+
+
+FORMATS = {
+    ".csv": (_read_csv, _write_csv),
+    ".tsv": (partial(_read_csv, separator="\t"), partial(_write_csv, separator="\t")),
+    ".jsonl": (_read_jsonl, _write_jsonl),
+    ".json": (_read_json, _write_json),
+    ".parquet": (pd.read_parquet, _write_parquet),
+}
+
+
+def _format(path: Path):
+    """(reader, writer) of a file by its extension; raises TableError for an unknown one."""
+    extension = path.suffix.lower()
+    if extension in EXCEL:
+        raise TableError(f"{path}: sheets are not read; save it as csv (UTF-8) and give that file")
+    if extension not in FORMATS:
+        raise TableError(
+            f"{path}: unknown extension {path.suffix!r}; give one of {', '.join(FORMATS)}"
+        )
+    return FORMATS[extension]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The rows of a csv, tsv, jsonl, json or parquet file, columns of text as text.
+
+    A csv may be separated by commas, semicolons or tabs, in UTF-8 or UTF-16. Raises TableError.
+    """
+    reader, _ = _format(path)
+    if not path.is_file():
+        raise TableError(
+            f"{path}: no such file; check the path (in a profile it begins at the repository; or "
+            "HUB_MIRROR)"
+        )
+
+    try:
+        frame = reader(path)
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's errors are among them
+        reason = " ".join(str(error).split())[:300]
+        raise TableError(f"{path}: cannot be read as {path.suffix[1:]}: {reason}") from None
+
+    if frame.empty:
+        raise TableError(f"{path}: holds no rows; give at least one question")
+    return frame.reset_index(drop=True)
+
+
+def need(frame: pd.DataFrame, columns: list[str], where) -> None:
+    """Raise TableError naming the missing columns, those that are there, and what was meant."""
+    missing = [c for c in columns if c not in frame]
+    if not missing:
+        return
+    there = list(map(str, frame.columns))
+    meant = {column: _alike(column, there) for column in missing}
+    hints = [f"did you mean {found!r}? rename it to {c!r}" for c, found in meant.items() if found]
+    raise TableError("; ".join([f"{where}: no column {missing}; there are {there}", *hints]))
+
+
+def _alike(column: str, there: list[str]) -> str | None:
+    """The column that may be meant: of the same name but for case and spaces, or its synonym."""
+    plain = {re.sub(r"\W+", "_", name.strip().lower()): name for name in reversed(there)}
+    known = [column, *OTHER_NAMES.get(column, "").split()]
+    found = next((plain[name] for name in known if name in plain), None)
+    close = difflib.get_close_matches(column, plain, n=1, cutoff=0.75)
+    return found or (plain[close[0]] if close else None)
+
+
+def read_list(value, column: str, where="", row=0, python: bool = False):
+    """A JSON list in a string as a list; anything else unchanged.
+
+    A string that begins with a bracket and a quote must be a JSON list; another one, such as the
+    title "[REC]", is a text. python: Python's form is a list, too. Raises TableError for a list
+    written in another way, such as NumPy's without commas.
+    """
+    if not (isinstance(value, str) and LIST_IN_TEXT.match(value)):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        found = python_value(value) if python else None
+        if isinstance(found, list):
+            return found
+        raise TableError(
+            f"{where}: row {row}: `{column}` {value[:60]!r} is no JSON list ({error}); write it "
+            'with double quotes and commas, ["A", "B"]'
+        ) from None
+
+
+def read_answers(value, where="", row=0) -> list[str]:
+    """The answers as a list: of a list, an array, a list in a string, or one string.
+
+    An object is SQuAD's (`text`) or TriviaQA's (`value`, `aliases`). Raises TableError for none,
+    for another object, and for one text with `|` in it, which would be one answer.
+    """
+    value = read_list(value, "answers", where, row, python=True)
+    if isinstance(value, str) and OBJECT_IN_TEXT.match(value):
+        value = object_in_text(value)
+    if isinstance(value, dict) and value:
+        value = _answers_of_object(value, where, row)
+    if isinstance(value, str) and PIPE_INSIDE.search(value):
+        parts = json.dumps([part.strip() for part in value.split("|")], ensure_ascii=False)
+        raise TableError(
+            f"{where}: row {row}: `answers` {value[:60]!r} holds `|`; write several answers as "
+            f"{parts[:90]}, and one that has the mark as a list of one"
+        )
+
+    # one text or number is one answer; nan, None and a truth value are none
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        value = [] if value != value else [value]
+    if value is None or isinstance(value, dict | bool):
+        value = []
+
+    answers = unique(str(a) for a in value if a is not None and a == a)
+    if not answers:
+        raise TableError(
+            f"{where}: row {row}: `answers` is empty; give at least one answer or drop the row"
+        )
+    return answers
+
+
+def _answers_of_object(value: dict, where, row) -> list:
+    """The answers of SQuAD's or TriviaQA's object; raises TableError naming another one's keys."""
+    names = [value[key] for key in ("text", "value", "aliases") if value.get(key) is not None]
+    if not {"text", "value", "aliases"} & set(value):
+        raise TableError(
+            f"{where}: row {row}: `answers` is an object with the keys {list(value)[:8]}; give a "
+            "list, or one with `text` (SQuAD) or `value` and `aliases` (TriviaQA)"
+        )
+    return [a for name in names for a in ([name] if isinstance(name, str) else name)]
+
+
+def writer(path: Path):
+    """The function (frame, path) that writes a table by its extension. Raises TableError."""
+    return _format(path)[1]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    _write_whole(path, lambda temporary: temporary.write_text(text))
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a parquet table whole or not at all; returns the path."""
+    return _write_whole(path, lambda temporary: _write_parquet(frame, temporary))
+
+
+def save_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a table for people, csv, jsonl or parquet by its extension, whole or not at all."""
+    write = writer(path)
+    return _write_whole(path, lambda temporary: write(frame, temporary))
+
+
+def _write_whole(path: Path, write) -> Path:
+    """Let `write` fill a temporary file, flush it to disk, and only then give it its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # no other process has this name
+    write(temporary)
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return path

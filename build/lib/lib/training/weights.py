@@ -1,0 +1,91 @@
+"""Weights on their way to disk: gathered from all processes and written whole."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM
+
+from lib.engine.adapters import plain_model
+from lib.engine.trie import use_layouts
+from lib.tables import load_json, write_text
+
+
+def sharded(model) -> bool:
+    """Whether each process holds only a part of the weights (FSDP2)."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def save_weights(trainer, folder: Path, facts: dict | None = None) -> None:
+    """Write weights, tokenizer and `facts` as a folder that is whole or not there.
+
+    All processes call this together; the first one writes.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded(model) else None
+    if not trainer.is_world_process_zero():
+        return
+
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary, state_dict=state)
+    trainer.processing_class.save_pretrained(temporary)
+    write_text(temporary / "facts.json", json.dumps(facts or {}) + "\n")
+
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(temporary, folder)
+
+
+def link(source: str, target: str) -> None:
+    """The same file under a second name, or a copy where the disk has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def publish(trainer, watch, budget: dict) -> None:
+    """Save the last weights, drop the checkpoints, and write the budget, which says: finished.
+
+    watch: the training's lib.training.evaluation.Evaluation. Where the best weights are the last
+    ones, both folders share their files.
+    """
+    best, last, step = watch.folder / "best", watch.folder / "last", trainer.state.global_step
+    shared = (best / "facts.json").exists() and load_json(best / "facts.json")["step"] == step
+    if not shared:
+        save_weights(trainer, last, {"step": step})
+    if trainer.is_world_process_zero():
+        if shared:
+            shutil.rmtree(last, ignore_errors=True)
+            shutil.copytree(best, last, copy_function=link)
+        shutil.rmtree(watch.folder / "work", ignore_errors=True)
+        write_text(watch.folder / "budget.json", json.dumps(budget, indent=1) + "\n")
+    trainer.accelerator.wait_for_everyone()
+
+
+def whole_model(trainer):
+    """The model that decodes; all processes must call this together.
+
+    It is the trained model itself, or, where FSDP2 gives each process a part of the weights, a copy
+    of the whole weights as they are now.
+    """
+    unwrapped = trainer.accelerator.unwrap_model(trainer.model)
+    model = plain_model(unwrapped)
+    if not sharded(model):
+        return model
+    if model is not unwrapped:
+        raise ValueError("`lora` trains on one card or under DDP; divided weights are not merged")
+
+    if getattr(trainer, "_whole", None) is None:
+        whole = AutoModelForCausalLM.from_config(model.config).to(trainer.accelerator.device)
+        whole.generation_config = model.generation_config  # answers end where they ended before
+        trainer._whole = whole.bfloat16() if trainer.args.bf16 else whole
+        use_layouts(trainer._whole.eval())
+
+    with torch.no_grad():
+        for whole, part in zip(trainer._whole.parameters(), model.parameters(), strict=True):
+            whole.copy_(part.full_tensor())
+    return trainer._whole
