@@ -239,6 +239,7 @@ class Profile(Section):
     threads: Count | None = None
     dtype: Literal["float32", "bfloat16"]
     launch: str | None = None
+    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"  # who draws trainings
     data: Data
     dedup: Dedup
     judge: Judge

@@ -39,12 +39,12 @@ def profile():
     return load_profile("laptop").model_copy(update=sections | {"dtype": "float32"})
 
 
-def test_the_loss_is_the_mean_over_answer_tokens_only(policy, tokenizer, tmp_path):
+def test_the_loss_is_the_mean_over_answer_tokens_only(profile, policy, tokenizer, tmp_path):
     data = completion_dataset(sft_rows(QUESTIONS), tokenizer)
     sizes = Tuning(learning_rate=0.1, questions_per_step=4, micro_batch=4)
     trainer = tuning.SFTTrainer(
         model=policy.model,
-        args=tuning.SFTConfig(**tuning.settings(sizes, tmp_path, 0, 1, False)),
+        args=tuning.SFTConfig(**tuning.settings(profile, sizes, tmp_path, 0, 1)),
         train_dataset=data,
         processing_class=tokenizer,
     )
@@ -188,4 +188,4 @@ def test_nothing_to_learn_from_is_said_and_impossible_settings_are_refused(
 
     sizes = Tuning(learning_rate=0.1, questions_per_step=3, micro_batch=2)
     with pytest.raises(ValueError, match="not a multiple of 2"):
-        tuning.settings(sizes, tmp_path, 0, 1, False)
+        tuning.settings(profile, sizes, tmp_path, 0, 1)

@@ -181,6 +181,17 @@ def test_layers_that_run_again_give_the_same_weights(train, tmp_path):
         torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=name)
 
 
+def test_a_tracker_is_told_of_the_training(train, profile, tmp_path):
+    tracked = profile.model_copy(update={"report_to": "tensorboard"})
+    config = grpo.arguments(tracked, 1, tmp_path / "atlas" / "seed0" / "04_grpo" / "work", 0)
+    assert config.report_to == ["tensorboard"]
+    assert config.run_name.endswith("atlas/seed0/04_grpo")
+    assert config.log_completions
+    plain = grpo.arguments(profile, 1, tmp_path, 0)
+    assert plain.report_to == []
+    assert not plain.log_completions
+
+
 def interrupt_at(step):
     def stop(self, args, state, control, **kwargs):
         if state.global_step + 1 == step:

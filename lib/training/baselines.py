@@ -133,7 +133,7 @@ def fine_tune(
         data = pair_dataset(rows, policy.tokenizer)
     else:
         data = completion_dataset(rows, policy.tokenizer, prompt)
-    arguments = settings(tuning, work, seed, steps, mixed=profile.dtype == "bfloat16")
+    arguments = settings(profile, tuning, work, seed, steps)
     arguments["train_sampling_strategy"] = order
     watch.trainer = trainer = make_tuner(method, profile, policy, data, arguments, watch)
 
@@ -142,7 +142,7 @@ def fine_tune(
     return folder
 
 
-def settings(tuning: Tuning, work: Path, seed: int, steps: int, mixed: bool) -> dict:
+def settings(profile: Profile, tuning: Tuning, work: Path, seed: int, steps: int) -> dict:
     """TRL's arguments for SFT, RFT and DPO; defaults that would change the method are spelt out."""
     per_pass = tuning.micro_batch * int(os.environ.get("WORLD_SIZE", 1))
     if tuning.questions_per_step % per_pass:
@@ -152,10 +152,10 @@ def settings(tuning: Tuning, work: Path, seed: int, steps: int, mixed: bool) -> 
         )
 
     accumulation = tuning.questions_per_step // per_pass
-    return common_arguments(tuning, accumulation, work, seed) | dict(
+    return common_arguments(profile, tuning, accumulation, work, seed) | dict(
         max_steps=steps,
         max_length=None,  # nothing is cut: a cut answer would lose its end-of-text token
-        bf16=mixed,
+        bf16=profile.dtype == "bfloat16",
         save_strategy="steps",
         save_steps=SAVE_STEPS,
         logging_steps=1,

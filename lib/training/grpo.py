@@ -172,7 +172,7 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
 
     accumulation = rows // (grpo.micro_batch * processes)
     return GRPOConfig(
-        **common_arguments(grpo, accumulation, work, seed),
+        **common_arguments(profile, grpo, accumulation, work, seed),
         max_steps=steps,
         shuffle_dataset=False,  # 1) the order is shuffled already
         num_generations=grpo.num_generations,
@@ -189,6 +189,8 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
         bf16=grpo.bf16,  # TRL's default is True, on a CPU too
         save_steps=grpo.save_every,
         logging_steps=1,
+        log_completions=profile.report_to != "none",  # a table of them for the tracker
+        num_completions_to_print=0,
     )
 
 
