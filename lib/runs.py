@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -278,12 +279,19 @@ def open_stage(
         if not (folder / earlier / "done.json").exists():
             raise FileNotFoundError(
                 f"{folder / earlier} is not finished; run `make {earlier} RUN={run} "
-                f"MODEL={profile.model} DATASET={profile.dataset} SEED={seed}` first"
+                f"MODEL={profile.model} DATASET={profile.dataset} SEED={seed}{_given()}` first"
             )
         path = folder / earlier / "settings.json"
         mend = f"remove {folder / earlier} to start again"
         settings[f"after_{earlier}"] = fingerprint(load_json(path, mend))
     return profile, Stage(folder, name, settings, needs_gb)
+
+
+def _given() -> str:
+    """What make was given beside names and seed, as words of its command line."""
+    values = {"SET": os.environ.get("SET", ""), "OUTPUTS": os.environ.get("OUTPUTS", "outputs")}
+    changed = {name: value for name, value in values.items() if value not in ("", "outputs")}
+    return "".join(f" {name}={shlex.quote(value)}" for name, value in changed.items())
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Run folders: resume or refuse, whole files only, clear refusals."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -54,12 +55,16 @@ def test_no_space_left_is_one_clear_line(tmp_path, monkeypatch):
     assert not (tmp_path / "01_data/settings.json").exists()
 
 
-def test_a_stage_needs_its_earlier_stages(outputs):
-    with pytest.raises(
-        FileNotFoundError,
-        match=r"01_data is not finished; run `make 01_data RUN=laptop MODEL=smollm2-135m ",
-    ):
+def test_a_stage_needs_its_earlier_stages_by_the_whole_command(outputs, monkeypatch):
+    monkeypatch.setenv("SET", "grpo.steps=5 data.test=9")
+    said = "01_data is not finished; run `make 01_data RUN=laptop MODEL=smollm2-135m DATASET=atlas "
+    said += f"SEED=0 SET='grpo.steps=5 data.test=9' OUTPUTS={outputs}` first"
+    with pytest.raises(FileNotFoundError, match=re.escape(said)):
         open_stage("02_dedup", "laptop", None, None, 0, uses=("dedup",), after=("01_data",))
+    monkeypatch.delenv("SET")
+    monkeypatch.setenv("OUTPUTS", "outputs")
+    with pytest.raises(FileNotFoundError, match="SEED=7` first"):
+        open_stage("02_dedup", "smoke", None, None, 7, uses=("dedup",), after=("01_data",))
 
 
 def test_an_earlier_stage_made_with_other_settings_is_refused(outputs):
