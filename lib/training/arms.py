@@ -89,6 +89,7 @@ def search(study: Study, section: str, folder: Path, train: Callable) -> Study:
         trial = folder / "search" / f"{rate:g}"
         print(f"{section}: learning rate {rate:g}", flush=True)
         train(with_rate(study, section, rate), trial, trials.steps)
+        release_memory()  # a trainer and its model refer to each other
         log = read_log(trial)
         if log.empty:  # there was nothing to learn from
             return study
@@ -226,7 +227,7 @@ def train_all(train: Callable[[Study, str], None]) -> None:
     study = Study(profile, questions, run, seed, seed)
     for name in names:
         train(study, name)
-        release_memory()  # a trainer and its model refer to each other
+        release_memory()
     PartialState().destroy_process_group()  # its threads must not outlive the interpreter
 
 
