@@ -12,6 +12,7 @@ import torch
 from lib.engine.logprobs import ChosenLogprobs
 from lib.engine.models import Policy
 from lib.engine.trie import Trie, packed_hidden
+from lib.processes import release_memory
 from lib.prompts import direct, render
 from lib.tables import load_table, write_table
 
@@ -43,7 +44,7 @@ def sample(
     """
     if path is not None and Path(path).exists():
         return load_table(path)
-    if callable(policy):
+    if lent := callable(policy):
         policy = policy()
 
     ids = questions["question_id"].tolist()
@@ -61,6 +62,9 @@ def sample(
             log.add(answer_record(policy.tokenizer, keys[answer["index"]], answer))
     progress.end()
 
+    if lent:
+        policy = None  # a model refers to itself, so it would stay until somebody counts
+        release_memory()
     frame = sample_frame([log.records[key] for key in ids], name, first)
     log.replace(frame)
     return frame
