@@ -9,8 +9,11 @@ from lib.study.attribution import (
     first_hits,
     gain_shares,
     make_subsets,
+    nothing_learnt,
     pooled,
+    signals,
     trace,
+    without_interval,
 )
 from lib.study.redistribution import accessibility
 
@@ -118,3 +121,19 @@ def test_first_hits_against_luck():
         [5 / 16, (10 / 21 + 5 / 16) / 2, 10 / 21]
     )
     assert ((hits["low"] <= hits["value"]) & (hits["value"] <= hits["high"])).all()
+
+
+def test_a_training_without_a_live_group_has_no_interval():
+    some = pd.DataFrame({"step": [1, 1], "question_id": ["a", "b"], "hits": [0, 2], "n": [5, 5]})
+    table = signals({"zero": some.assign(hits=0), "all": some.assign(hits=5), "x": some})
+    assert table["live"].tolist() == [0, 0, 1]
+    zero, every = nothing_learnt(table)
+    assert zero.startswith("zero: no group carried signal (0 of 10 rollouts were right)")
+    assert every.startswith("all: no group carried signal (10 of 10")
+    assert table[["groups", "draws", "hits"]].iloc[2].tolist() == [2, 10, 2]
+    shares = pd.DataFrame({"subset": ["zero", "x"], "gain": [0.0, 0.1], "value": [0.0, 0.5]})
+    shares = shares.assign(low=0.0, high=0.6, gain_low=0.0, gain_high=0.2)
+    kept = without_interval(shares, ["zero"]).set_index("subset")
+    assert kept.loc["zero", ["low", "high", "gain_low", "gain_high"]].isna().all()
+    assert kept.loc["x", "gain_high"] == 0.2
+    assert kept.loc["zero", "value"] == 0

@@ -121,6 +121,9 @@ def test_gain_pairs_questions_and_ignores_failures():
     assert row["p"] == pytest.approx(0.5)
     assert row["low"] <= row["value"] <= row["high"]
 
+    same = metrics.gain(after, after)  # four of four stayed: that is not certainty
+    assert same["high"] == -same["low"] == metrics.wilson(0, 4)[1]
+
     with pytest.raises(ValueError, match="more than once"):
         metrics.gain(pd.concat([before, before]), after)
 

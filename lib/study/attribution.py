@@ -72,6 +72,38 @@ def gain_shares(
     return pd.DataFrame(rows).assign(holm=lambda frame: holm(frame["p"]))
 
 
+def signals(rollouts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """What each training could learn from: subset, groups, live, draws, hits.
+
+    rollouts: as of lib.training.apart.read_rollouts, by subset. A live group has right and wrong
+    rollouts; a training without any ends as it began.
+    """
+    rows = []
+    for name, groups in rollouts.items():
+        live = int(groups["hits"].between(1, groups["n"] - 1).sum())
+        rows.append((name, len(groups), live, int(groups["n"].sum()), int(groups["hits"].sum())))
+    return pd.DataFrame(rows, columns=["subset", "groups", "live", "draws", "hits"])
+
+
+def nothing_learnt(learnt: pd.DataFrame) -> list[str]:
+    """A sentence for each training without a live group. learnt: as of `signals`."""
+    return [
+        f"{row.subset}: no group carried signal ({row.hits} of {row.draws} rollouts were right), "
+        "so nothing was learnt: it is the policy that it began with, and its gain says only that."
+        for row in learnt[learnt["live"] == 0].itertuples()
+    ]
+
+
+def without_interval(shares: pd.DataFrame, idle) -> pd.DataFrame:
+    """The shares, those of `idle` subsets without intervals.
+
+    A policy that learnt nothing answers as the base policy does: a gain of 0 on any questions, and
+    no measurement of what the subset is worth.
+    """
+    ends = ["low", "high", "gain_low", "gain_high"]
+    return shares.assign(**{end: shares[end].mask(shares["subset"].isin(idle)) for end in ends})
+
+
 def against(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]], n_boot: int = 2000, seed: int = 0):
     """Accuracy of one policy less another's on the same questions, one Holm family.
 
