@@ -119,3 +119,15 @@ def test_a_table_without_runs_is_empty_and_latex_is_escaped(tmp_path):
     text = latex(claim_table(read_runs(tmp_path, "laptop"), all_claims("alias", 32)))
     assert r"m\_1" in text and r"27 \%" in text and "0.1 [0.05, 0.2]" in text
     assert "nan" not in text
+
+
+def test_the_highest_stratum_with_questions_speaks_for_accessibility(tmp_path):
+    zero, middle, high = (0.05, 0.01, 0.1), (0.5, 0.3, 0.7), (0.08, 0.02, 0.15)
+    runs = {"one": {"repair_rate_middle": middle}}
+    runs["two"] = {"repair_rate_middle": middle, "repair_rate_high": high}
+    for model, rates in runs.items():
+        folder = tmp_path / "laptop" / model / "atlas" / "seed0"
+        summary(folder, (0.2, 0.1, 0.3), repair_rate_zero=zero, **rates)
+    said = verdicts(tmp_path)
+    assert said["one", "atlas", "repair rises with accessibility"] == "one seed: for it"
+    assert said["two", "atlas", "repair rises with accessibility"] == "one seed: open"
