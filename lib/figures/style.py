@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from string import ascii_lowercase
 
 import matplotlib as mpl
 import numpy as np
@@ -96,10 +97,16 @@ def panels(
     """A figure at its final size and its axes: one axes, or an array of (rows, columns) squeezed.
 
     width, height: inches; the default is one column wide for one panel, two columns for more.
+    Several panels are called a, b, c.
     """
     width = width or (SINGLE if columns == 1 else DOUBLE)
     fig = Figure(figsize=(width, height or HEIGHT * rows), layout="constrained")
-    return fig, fig.subplots(rows, columns, **options)
+    axes = fig.subplots(rows, columns, **options)
+    if rows * columns > 1:
+        for letter, ax in zip(ascii_lowercase, np.ravel(axes), strict=False):
+            at = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
+            ax.annotate(letter, (0, 1), (-20, 4), fontweight="bold", **at)
+    return fig, axes
 
 
 def save(fig: Figure, frame: pd.DataFrame, folder, name: str) -> Path:
