@@ -80,7 +80,8 @@ def _read(kind: str, frame: pd.DataFrame, folder: Path) -> str | None:
             frame.to_parquet(folder / "mine.parquet")
             sources.read_file(folder / "mine.parquet")
         elif kind == "hub":
-            with patch.object(sources, "_from_hub", lambda *where: frame):
+            here = {"_from_hub": lambda *where: frame, "hub_commit": lambda name: "main"}
+            with patch.multiple(sources, **here):
                 sources.read_benchmark("nq")
         else:
             _, _, place, _, counts = sources.HUB[kind]
