@@ -7,12 +7,10 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
 import pandas as pd
 
 from faults.outages import cases_file, grade_command
 from faults.staging import KEY, honest, row, scripted_server
-from lib import metrics
 from lib.config import ROOT, load_profile
 from lib.dedup.candidates import PAIR, candidates
 from lib.dedup.contained import judge_rule
@@ -20,7 +18,10 @@ from lib.questions import sources
 from lib.questions.atlas import WORDINGS, all_facts
 from lib.questions.splits import complete
 from lib.runs import manifest
+from tests import coverage as simulated
 from tests.loopback import failure
+
+COVERED, ALARMS = 400, 1000  # simulated experiments
 
 
 def data_drifts():
@@ -205,81 +206,32 @@ def secrets():
 
 def coverage():
     """Share of simulated experiments whose 95 % interval holds the truth, for each interval."""
-    rng, hit = (
-        np.random.default_rng(0),
-        {"Wilson": [], "accuracy of samples": [], "gain": [], "bootstrap mean": []},
-    )
-    for _ in range(4000):
-        p = rng.uniform(0.05, 0.95)
-        low, high = metrics.wilson(rng.binomial(100, p), 100)
-        hit["Wilson"].append(low <= p <= high)
-    for i in range(800):
-        ability = rng.beta(
-            1, 2, 200
-        )  # mean 1/3: questions differ, their samples are not independent
-        frame = pd.DataFrame(
-            {
-                "question_id": np.repeat(np.arange(200), 4),
-                "correct": rng.random(800) < ability.repeat(4),
-            }
-        )
-        found = metrics.accuracy(frame, n_boot=1000, seed=i)
-        hit["accuracy of samples"].append(found["low"] <= 1 / 3 <= found["high"])
-        sides = [
-            pd.DataFrame(
-                {
-                    "question_id": range(200),
-                    "correct": rng.random(200) < np.minimum(ability + lift, 1),
-                }
-            )
-            for lift in (0.0, 0.1)
-        ]
-        truth = 0.1 - _beyond(0.9)
-        found = metrics.gain(*sides, n_boot=1000, seed=i)
-        hit["gain"].append(found["low"] <= truth <= found["high"])
-        low, high = metrics.bootstrap(rng.exponential(1.0, 200), n_boot=1000, seed=i)
-        hit["bootstrap mean"].append(low <= 1.0 <= high)
+    table = simulated.covered(COVERED)
+    outside = simulated.outside(table)
     return {
-        f"coverage: {name}": row(
-            len(inside),
-            sum(inside),
+        f"coverage: {kind.what}": row(
+            COVERED,
+            round(kind.value * COVERED),
             lost=0,
-            ok=0.93 <= np.mean(inside) <= 0.97,
-            note=f"{np.mean(inside):.1%} hold the truth",
+            ok=kind.what not in outside,
+            note=f"{kind.value:.1%} hold the truth",
         )
-        for name, inside in hit.items()
+        for kind in table.itertuples()
     }
-
-
-def _beyond(edge: float) -> float:
-    """The part of a lift of 0.1 that abilities near 1 cannot take, for beta(1, 2).
-
-    It is the integral of (x - edge) 2 (1 - x) above the edge.
-    """
-    return (1 - edge) ** 3 / 3
 
 
 def false_alarms():
     """Type-I errors at 5 % of the paired tests, on simulated data without effect: at most 6 %."""
-    rng, alarms = np.random.default_rng(1), {"McNemar": [], "permutation": []}
-    for i in range(2000):
-        ability = rng.beta(1, 2, 100)
-        before, after = (rng.random(100) < ability for _ in range(2))
-        alarms["McNemar"].append(metrics.mcnemar(before, after) < 0.05)
-        if i < 1500:
-            shares = [rng.binomial(8, ability) / 8 for _ in range(2)]
-            alarms["permutation"].append(
-                metrics.paired_permutation(*shares, seed=i, n_perm=400) < 0.05
-            )
+    table = simulated.false_alarms(ALARMS).head(3)
     return {
-        f"type-I error: {name}": row(
-            len(found),
-            len(found) - sum(found),
-            false_positives=sum(found),
-            ok=np.mean(found) <= 0.06,
-            note=f"{np.mean(found):.1%} false alarms",
+        test.what: row(
+            ALARMS,
+            ALARMS - round(test.value * ALARMS),
+            false_positives=round(test.value * ALARMS),
+            ok=test.value <= 0.06,
+            note=f"{test.value:.1%} false alarms",
         )
-        for name, found in alarms.items()
+        for test in table.itertuples()
     }
 
 
