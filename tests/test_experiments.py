@@ -209,7 +209,7 @@ def test_the_fact_table_by_hand():
     levels = by_exposure(table.reset_index().assign(seed=0), n_boot=100)
     change = levels[(levels["measure"] == "greedy") & (levels["when"] == "change")]
     assert change["value"].tolist() == [0, 1]
-    trend = exposure_trend(table.reset_index().assign(seed=0), n_boot=100)
+    trend = exposure_trend(table.reset_index().assign(seed=0), "greedy", n_boot=100)
     assert trend["value"] == pytest.approx(1.0)
 
 

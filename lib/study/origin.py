@@ -86,12 +86,12 @@ def by_exposure(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def exposure_trend(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Spearman's correlation of exposures and the change of the greedy answer: value, low, high, n.
+def exposure_trend(facts: pd.DataFrame, measure: str, n_boot: int = 2000, seed: int = 0) -> dict:
+    """Spearman's correlation of exposures and the change of a measure: value, low, high, n.
 
-    The interval is a bootstrap over seeds and facts.
+    measure: one of FACT_MEASURES. The interval is a bootstrap over seeds and facts.
     """
-    change = (facts["greedy_after"] - facts["greedy_before"]).to_numpy()
+    change = (facts[f"{measure}_after"] - facts[f"{measure}_before"]).to_numpy()
     shown = facts["exposures"].to_numpy()
     draws = []
     for parts in _redrawn(_seed_rows(facts["seed"]), n_boot, seed):

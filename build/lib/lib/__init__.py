@@ -1,1 +1,0 @@
-"""The library under the notebooks: the ground, and rooms in the order of the notebooks."""

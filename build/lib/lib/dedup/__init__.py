@@ -1,1 +1,0 @@
-"""Which training questions give a test question away."""

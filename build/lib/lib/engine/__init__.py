@@ -1,1 +1,0 @@
-"""Each shared prefix once: scoring, sampling, serving."""

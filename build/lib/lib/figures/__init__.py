@@ -1,1 +1,0 @@
-"""How figures look, and one function per figure."""

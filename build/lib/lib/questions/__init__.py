@@ -1,1 +1,0 @@
-"""What is asked: the facts, the benchmarks, the splits."""

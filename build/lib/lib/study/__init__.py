@@ -1,1 +1,0 @@
-"""What the numbers say: one module per question of the notebooks."""
