@@ -204,7 +204,8 @@ lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds op
 
 figures: all  ## list the run's figures (pdf, png, plotted numbers as csv); the default run renews the README's
 	@ls $(OUT)/figures/*
-	@[[ $(OUT) != */laptop/smollm2-135m/atlas/seed0 ]] || { mkdir -p docs && cp -v $(OUT)/figures/*_finding.png docs/finding.png; }
+	@[[ $(OUT) != */laptop/smollm2-135m/atlas/seed0 ]] || { mkdir -p docs && cp -v $(OUT)/figures/*_finding.png docs/finding.png; \
+	  [[ ! -e $(OUT)/figures/10_origin.png ]] || cp -v $(OUT)/figures/10_origin.png docs/origin.png; }
 
 report: all  ## one page that loads nothing: the finding, a browser of all questions, the executed notebooks
 	@$(PY) -m lib.study.page $(OUT)
