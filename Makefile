@@ -207,8 +207,9 @@ figures: all  ## list the run's figures (pdf, png, plotted numbers as csv); the 
 	@[[ $(OUT) != */laptop/smollm2-135m/atlas/seed0 ]] || { mkdir -p docs && cp -v $(OUT)/figures/*_finding.png docs/finding.png; \
 	  [[ ! -e $(OUT)/figures/10_origin.png ]] || cp -v $(OUT)/figures/10_origin.png docs/origin.png; }
 
-report: all  ## one page that loads nothing: the finding, a browser of all questions, the executed notebooks
+report: all  ## one page that loads nothing: the finding, a browser of all questions, the executed notebooks; the default run renews docs/index.html
 	@$(PY) -m lib.study.page $(OUT)
+	@[[ $(OUT) != */laptop/smollm2-135m/atlas/seed0 ]] || cp -v $(OUT)/report/index.html docs/index.html
 
 card: all  ## cards (README.md) of the trained model and of the questions, filled from the run
 	@$(PY) -m lib.study.card card --run $(RUN) --model $(MODEL) --dataset $(DATASET) --seed $(SEED)
