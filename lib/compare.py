@@ -18,9 +18,9 @@ import pandas as pd
 
 from lib.metrics import (
     accuracy,
-    bootstrap,
     holm,
     mcnemar,
+    paired_interval,
     paired_permutation,
     smallest_visible_gain,
 )
@@ -83,7 +83,7 @@ def compare_files(
         both = shares[first].add_suffix("_first").join(shares[name], how="inner").astype(float)
         change = (both["mean"] - both["mean_first"]).to_numpy()
         row = {"file": name, "value": change.mean(), "n": len(change)}
-        row["low"], row["high"] = bootstrap(change, n_boot=n_boot, seed=seed)
+        row["low"], row["high"] = paired_interval(change, n_boot, seed)
         row |= {"better": int((change > 0).sum()), "worse": int((change < 0).sum())}
         if single:
             sides = [

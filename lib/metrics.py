@@ -89,19 +89,26 @@ def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain(before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Difference of accuracy on the same questions: value, low, high, n and p (exact McNemar).
-
-    Where no question changed sides the interval is Wilson's for none of n, to both sides.
-    """
+    """Difference of accuracy on the same questions: value, low, high, n and p (exact McNemar)."""
     both = pair(before, after)
     change = both["after"].astype(float).to_numpy() - both["before"].astype(float).to_numpy()
     value = float(change.mean()) if len(change) else np.nan
-    low, high = bootstrap(change, n_boot=n_boot, seed=seed)
-    if len(change) and not change.any():
-        high = wilson(0, len(change))[1]
-        low = -high
+    low, high = paired_interval(change, n_boot, seed)
     p = mcnemar(both["before"], both["after"])
     return {"value": value, "low": low, "high": high, "n": len(change), "p": p}
+
+
+def paired_interval(change, n_boot: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """The bootstrap interval (low, high) of the mean of the questions' differences.
+
+    Where no question changed it is Wilson's for none of n, to both sides: no width would say that
+    other questions could not change either.
+    """
+    change = np.asarray(change, float)
+    if len(change) and not change.any():
+        high = wilson(0, len(change))[1]
+        return -high, high
+    return bootstrap(change, n_boot=n_boot, seed=seed)
 
 
 def smallest_visible_gain(before: pd.DataFrame, after: pd.DataFrame, power: float = POWER) -> dict:

@@ -9,6 +9,7 @@ Sample i of a question uses random numbers of its own. So it does not depend on 
 order, or on how many other samples are drawn.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -83,7 +84,7 @@ def decode(
     n = len(numbers(0)) if prompts else 1
     rows = fitting_rows(policy.model, prompts, n, max_new_tokens, rows)
     open_prompts = dict.fromkeys(range(len(prompts)))
-    with packed_weights(policy.model):
+    with packed_weights(policy.model), evaluating(policy.model):
         while open_prompts:
             left = list(open_prompts)
             lanes = count_lanes(policy.device, len(left), n, rows)
@@ -102,6 +103,17 @@ def decode(
                     raise
                 rows //= 2  # what is not finished begins again; its random numbers are the same
                 print(f"out of memory: {rows} rows from now on", flush=True)
+
+
+@contextlib.contextmanager
+def evaluating(model) -> Iterator[None]:
+    """The model in evaluation mode meanwhile: nothing dropped, nothing kept for a backward pass."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def fitting_rows(model, prompts, n: int, max_new_tokens: int, rows: int) -> int:

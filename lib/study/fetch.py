@@ -4,7 +4,6 @@ Cluster nodes often cannot reach the hub; afterwards a run needs no network.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from httpx2 import HTTPError
@@ -34,20 +33,20 @@ def fetch_model(source: str) -> str:
     name, revision = locate(source)
     if revision is None:
         return f"{source}: {name}"
-    folder = Path(reached(name, snapshot_download, name, revision=revision, allow_patterns=FILES))
+    folder = Path(download(name, revision))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     pinned = "" if folder.name == revision else f"; to pin it write {name}@{folder.name}"
     return f"{name}: commit {folder.name}, {size / 2**30:.1f} GB in {folder}{pinned}"
 
 
-def reached(name: str, work: Callable, *arguments, **options):
-    """The result of `work`, which asks the hub for `name`; a refusal is a ValueError in words."""
+def download(name: str, revision: str) -> str:
+    """The folder of the model's files here; a refusal of the hub is a ValueError in words."""
     try:
-        return work(*arguments, **options)
+        return snapshot_download(name, revision=revision, allow_patterns=FILES)
     except GatedRepoError:
         what = "is gated: accept its terms on its page at the hub, then set HF_TOKEN to your token"
     except RevisionNotFoundError:
-        what = f"has no revision {options['revision']!r}; its page at the hub lists the commits"
+        what = f"has no revision {revision!r}; its page at the hub lists the commits"
     except RepositoryNotFoundError:
         what = "is not at the hub, or private: check the name, or set HF_TOKEN to your token"
     except (LocalEntryNotFoundError, HTTPError, OSError) as error:

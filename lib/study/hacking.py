@@ -26,7 +26,7 @@ from lib.judge.rules import precheck
 from lib.processes import release_memory
 from lib.study.audit import verdicts
 from lib.tables import load_table, write_table
-from lib.training.apart import begin
+from lib.training.apart import begin, drop_weights
 from lib.training.baselines import train_rows
 from lib.training.grpo import train_grpo
 
@@ -195,9 +195,8 @@ def run(
             release_memory()  # a trainer and its model refer to each other
 
     # a gigabyte and more; the log and the rollouts are what is read
-    weights = [stage / arm / name for arm in ARMS for name in ("best", "last")]
-    for folder in (stage / "start", *weights):
-        shutil.rmtree(folder, ignore_errors=True)
+    drop_weights(stage / arm for arm in ARMS)
+    shutil.rmtree(stage / "start", ignore_errors=True)
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def finished(folder: Path | str) -> bool:
 
 
 def drop_weights(folders) -> None:
-    """Remove the weights of trainings whose answers are stored and which nobody reads again.
+    """Remove the weights of trainings that nobody reads again: of most the answers are stored.
 
     Logs and budgets stay, so that none is trained again; loading the weights then says so.
     """

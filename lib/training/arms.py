@@ -8,7 +8,6 @@ later notebooks train is in lib.training.experiments.
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from lib.judge.grading import make_reward
 from lib.processes import release_memory
 from lib.questions.atlas import bare_questions
 from lib.tables import load_json, load_table, write_text
-from lib.training.apart import METHODS, begin, read_log, training_steps
+from lib.training.apart import METHODS, begin, drop_weights, read_log, training_steps
 from lib.training.baselines import train_rows, tune
 from lib.training.controls import CoinReward, FormReward, MaskedReward, majority_answers
 from lib.training.examples import sft_rows
@@ -96,8 +95,7 @@ def search(study: Study, section: str, folder: Path, train: Callable) -> Study:
         last = log.iloc[-1]
         row = {name: float(last[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")}
         rows.append({"learning_rate": rate} | row | {"n": int(last["n"])})
-        for name in ("best", "last"):
-            shutil.rmtree(trial / name, ignore_errors=True)
+        drop_weights([trial])
     best = max(rows, key=lambda row: row["accuracy"])
     choice = {"learning_rate": best["learning_rate"], "trials": rows}
     write_text(folder / "search.json", json.dumps(choice, indent=1) + "\n")

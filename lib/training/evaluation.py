@@ -151,12 +151,9 @@ class Evaluation(Watch):
             return None if keys[i] is None else np.random.default_rng(keys[i]).random((1, length))
 
         policy = make_policy(whole_model(self.trainer), self.trainer.processing_class)
-        training = policy.model.training
-        policy.model.eval()
-        records = list(decode(policy, prompts + prompts[: len(ids)], draws, length, sampling.rows))
-        policy.model.train(training)
-
-        records.sort(key=lambda record: record["index"])
+        every = prompts + prompts[: len(ids)]
+        records = decode(policy, every, draws, length, sampling.rows)
+        records = sorted(records, key=lambda record: record["index"])
         return records[: len(prompts)], records[len(prompts) :]
 
     def accuracy(self, greedy: list[dict]) -> dict:
@@ -190,6 +187,6 @@ class Evaluation(Watch):
 
         It has where this evaluation and the one before are below half of the best.
         """
-        earlier, first = self.accuracies(1, step), self.accuracies(0, step)
-        best = not earlier or accuracy > max(earlier)
-        return best, len(first) > 1 and max(accuracy, first[-1]) < max(first) / 2
+        trained, every = self.accuracies(1, step), self.accuracies(0, step)
+        best = not trained or accuracy > max(trained)
+        return best, len(every) > 1 and max(accuracy, every[-1]) < max(every) / 2

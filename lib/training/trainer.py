@@ -62,11 +62,8 @@ class SharedPrefixGRPO(GRPOTrainer):
         def draws(i):
             return np.random.default_rng(self.draw_key(first + i)).random((n, length))
 
-        policy.model.eval()  # nothing is dropped or kept for a backward pass
         records = decode(policy, prompts, draws, length, self.rollout_rows, entropies=True)
-        records = sorted(records, key=lambda record: record["index"])
-        policy.model.train()
-        return records
+        return sorted(records, key=lambda record: record["index"])
 
     def _prepare_inputs(self, generation_batch):
         """3) As in TRL, without its shuffle: the rows of a group share a prefix in the forward."""
