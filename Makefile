@@ -31,11 +31,8 @@ MODEL ?= $(call first-of,model)
 DATASET ?= $(call first-of,dataset)
 $(foreach v,MODEL DATASET,$(call given,$v)$(call name,$v))
 SEED ?= 0
-SEEDS ?= 1
 whole = $(if $(strip $($(1))),$(call left,$($(1)),$(digits)),empty)
 $(if $(call whole,SEED),$(call refuse,SEED,it is not a whole number))
-# for `make seeds` a list of seeds, otherwise how many training seeds
-$(if $(if $(filter seeds,$(MAKECMDGOALS)),$(call left,$(subst $(space),,$(SEEDS)),$(digits)),$(call whole,SEEDS)),$(call refuse,SEEDS,it is not a whole number))
 OUTPUTS ?= outputs
 $(call given,OUTPUTS)$(call folder,OUTPUTS)
 ifneq ($(filter compare,$(MAKECMDGOALS)),)
@@ -51,6 +48,10 @@ SET ?=
 $(if $(call left,$(subst $(space),,$(SET)),$(characters) =),$(call refuse,SET,a setting is written section.key=value))
 VARIANT := $(subst $(space),+,$(strip $(RUN) $(sort $(SET))))
 OUT = $(OUTPUTS)/$(VARIANT)/$(MODEL)/$(DATASET)/seed$(SEED)
+# how many training seeds: a run keeps those that it has; for `make seeds` a list of seeds
+HAS = $(or $(shell cat $(1)/training_seeds 2>/dev/null),1)
+SEEDS ?= $(call HAS,$(OUT))
+$(if $(if $(filter seeds,$(MAKECMDGOALS)),$(call left,$(subst $(space),,$(SEEDS)),$(digits)),$(call whole,SEEDS)),$(call refuse,SEEDS,it is not a whole number))
 
 PYTHON ?= python3
 PY = .venv/bin/python
@@ -109,11 +110,11 @@ all: settings $(EXECUTED)  ## the study (01 to 07) and the paper's claims, then 
 experiments: settings $(EXECUTED) $(EXPERIMENTS)  ## the study, then ablations, transfer and origin, then the claims again
 	@$(MAKE) --no-print-directory all
 
-science:  ## all experiments with three training seeds of GRPO, SFT and RFT, in OUTPUTS/science
-	@$(MAKE) --no-print-directory experiments SEEDS=3 OUTPUTS=$(OUTPUTS)/science
+science:  ## all experiments with three training seeds of GRPO, SFT and RFT; what a run has already is kept
+	@$(MAKE) --no-print-directory experiments SEEDS=3
 
 seeds:  ## the study once for each seed of SEEDS="0 1 2" (its own questions and trainings), then the claims over all
-	@for seed in $(SEEDS); do $(MAKE) --no-print-directory all SEED=$$seed SEEDS=1 || exit; done
+	@$(foreach seed,$(SEEDS),$(MAKE) --no-print-directory all SEED=$(seed) SEEDS=$(call HAS,$(OUT:%$(SEED)=%$(seed))) &&) true
 
 compare: $(READY)  ## two runs in pairs, policy by policy: A=outputs/… B=outputs/…
 	@$(PY) -m lib.compare "$(A)" "$(B)"
@@ -149,6 +150,12 @@ $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_baselines.ipynb $(OUT)/07_judge.ipynb: $(OUT)/02_dedup.ipynb
 $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
 $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb $(EXPERIMENTS): $(OUT)/04_grpo.ipynb
+ifneq ($(SEEDS),$(call HAS,$(OUT)))
+.PHONY: reopen
+$(OUT)/03_baselines.ipynb $(OUT)/04_grpo.ipynb: reopen
+reopen: $(OUT)/02_dedup.ipynb  # 03 and 04 train the seeds that are missing, and nothing again
+	@$(PY) -m lib.runs seeds "$(OUT)" $(SEEDS)
+endif
 # the claims read what there is
 $(OUT)/11_claims.ipynb: $(filter-out %/11_claims.ipynb,$(EXECUTED)) $(wildcard $(EXPERIMENTS))
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
 
 from lib.config import ROOT, Profile, load_profile
-from lib.processes import PeakMemory, hold, let_go
+from lib.processes import FolderInUse, PeakMemory, hold, let_go
 from lib.tables import load_json, load_table, write_table, write_text
 from lib.variants import differing, variant_name
 
@@ -46,6 +47,7 @@ STAGES = (
     "10_origin",
     "11_claims",
 )
+SEEDED = ("03_baselines", "04_grpo")  # they have trainings with several seeds
 EXPERIMENTS = ("08_ablations", "09_transfer", "10_origin")  # not a part of `make all`
 
 
@@ -167,7 +169,8 @@ def forget(folder: Path) -> None:
     if not folder.exists():
         return
     made = re.compile(
-        r"\d\d_\w+(\.ipynb)?|figures|failed|report|(summary|lock)\.json|finding\.md|grid\.(json|log)"
+        r"\d\d_\w+(\.ipynb)?|figures|failed|report|training_seeds|(summary|lock)\.json|finding\.md"
+        r"|grid\.(json|log)"
     )
     strange = [path for depth in ("*", "*/*") for path in folder.glob(depth) if not path.is_dir()]
     strange += [p for p in folder.glob("*/*/*") if not re.fullmatch(r"seed\d+", p.name)]
@@ -294,13 +297,32 @@ def _given() -> str:
     return "".join(f" {name}={shlex.quote(value)}" for name, value in changed.items())
 
 
+def reopen(run: Path, seeds: int) -> None:
+    """Give a run another number of training seeds: 03 and 04 are open again, what they hold stays.
+
+    Raises FolderInUse where another process is at work on one of them.
+    """
+    for name in SEEDED:
+        folder = run / name
+        if folder.exists():
+            hold(folder)
+            (folder / "done.json").unlink(missing_ok=True)
+            let_go(folder)
+        (run / f"{name}.ipynb").unlink(missing_ok=True)
+    write_text(run / "training_seeds", f"{seeds}\n")
+
+
 def main() -> None:
-    command, *paths = sys.argv[1:] or [""]
-    if command != "forget" or len(paths) != 1:
-        sys.exit("usage: python -m lib.runs forget FOLDER")
+    match sys.argv[1:]:
+        case ["forget", folder]:
+            work = partial(forget, Path(folder))
+        case ["seeds", folder, seeds]:
+            work = partial(reopen, Path(folder), int(seeds))
+        case _:
+            sys.exit("usage: python -m lib.runs forget FOLDER, or seeds FOLDER NUMBER")
     try:
-        forget(Path(paths[0]))
-    except ValueError as error:
+        work()
+    except (ValueError, FolderInUse) as error:
         sys.exit(str(error))
 
 

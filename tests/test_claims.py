@@ -65,17 +65,20 @@ def test_gains_that_fall_or_scatter(tmp_path, gains, said):
 
 def test_pooled_over_seeds_by_hand():
     rows = pd.DataFrame({"value": [0.1, 0.2, 0.3], "low": 0.0, "high": 1.0, "n": [5, 6, 7]})
+    rows = rows.assign(trainings=[3, 1, 1])
     found = pool_seeds(rows)
     half = 4.302653 * 0.1 / math.sqrt(3)
     assert found["value"] == pytest.approx(0.2) and found["n"] == 18
     assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
-    assert pool_seeds(rows.head(1))["high"] == 1.0  # one seed keeps its own interval
+    alone = pool_seeds(rows.head(1))  # one run keeps its own interval
+    assert (alone["high"], alone["seeds"]) == (1.0, 3)
 
 
 def test_the_interval_over_seeds_covers():
     rng = np.random.default_rng(0)
     draws = 0.3 + 0.1 * rng.standard_normal((2000, 3))
-    rows = (pool_seeds(pd.DataFrame({"value": d, "low": 0, "high": 0, "n": 1})) for d in draws)
+    frames = (pd.DataFrame({"value": d, "low": 0, "high": 0, "n": 1}) for d in draws)
+    rows = (pool_seeds(frame.assign(trainings=1)) for frame in frames)
     assert 0.93 <= np.mean([row["low"] <= 0.3 <= row["high"] for row in rows]) <= 0.97
 
 
@@ -131,3 +134,16 @@ def test_the_highest_stratum_with_questions_speaks_for_accessibility(tmp_path):
     said = verdicts(tmp_path)
     assert said["one", "atlas", "repair rises with accessibility"] == "one seed: for it"
     assert said["two", "atlas", "repair rises with accessibility"] == "one seed: open"
+
+
+def test_gains_over_training_seeds_stand_for_those_of_the_first(tmp_path):
+    folder = tmp_path / "laptop" / "m" / "d" / "seed0"
+    over = {"grpo_less_base_over_seeds": (0.1, 0.05, 0.15), "grpo_less_sft": (0.03, 0.01, 0.05)}
+    over |= {"grpo_less_sft_over_seeds": (0.02, -0.01, 0.05), "grpo_less_dpo": (0.03, 0.01, 0.05)}
+    summary(folder, (0.2, 0.1, 0.3), training_seeds=(3, None, None), **over)
+    table = claim_table(read_runs(tmp_path, "laptop"), all_claims("alias", 32))
+    table = table.set_index("claim")[["value", "seeds", "verdict"]]
+    assert table.loc["RL raises greedy accuracy"].tolist() == [0.1, 3, "reproduced"]
+    assert table.loc["relative gain", "value"] == pytest.approx(0.25)
+    assert table.loc["better than SFT"].tolist() == [0.02, 3, "undecided"]
+    assert table.loc["better than DPO"].tolist() == [0.03, 1, "one seed: for it"]

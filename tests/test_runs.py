@@ -1,6 +1,7 @@
 """Run folders: resume or refuse, whole files only, clear refusals."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -30,6 +31,41 @@ def test_same_settings_resume_then_load(tmp_path):
     assert again.path("part.txt").read_text() == "half of it"
     again.finish([summary_row("accuracy_base", 0.25, 0.1, 0.4, 16)])
     assert Stage(tmp_path, "01_data", SETTINGS).done
+
+
+def renewed(out, *words):
+    """The stages that make would run."""
+    command = ["make", "-n", "04_grpo", f"OUTPUTS={out}", f"PY={sys.executable}", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return re.findall(r'"== (\w+) ', done.stdout)
+
+
+def test_training_seeds_are_added_to_a_finished_run(tmp_path):
+    run = tmp_path / "laptop" / "smollm2-135m" / "atlas" / "seed0"
+    names = ["01_data", "02_dedup", "03_baselines", "04_grpo"]
+    for name in names:
+        stage = Stage(run, name, SETTINGS)
+        write_text(stage.path("samples.txt"), "kept")
+        stage.finish([])
+        write_text(run / f"{name}.ipynb", "{}")
+    assert renewed(tmp_path) == renewed(tmp_path, "SEEDS=1") == []
+    assert renewed(tmp_path, "SEEDS=3") == names[2:]
+
+    runs.reopen(run, 3)
+    stages = {name: Stage(run, name, SETTINGS) for name in names}
+    assert [name for name, stage in stages.items() if not stage.done] == names[2:]
+    assert all(stage.path("samples.txt").read_text() == "kept" for stage in stages.values())
+    another = [sys.executable, "-m", "lib.runs", "seeds", str(run), "1"]
+    refused = subprocess.run(another, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert str(os.getpid()) in refused.stderr  # this process is at work there
+
+    for name in names[2:]:
+        stages[name].finish([])
+        write_text(run / f"{name}.ipynb", "{}")
+    assert renewed(tmp_path) == renewed(tmp_path, "SEEDS=3") == []
+    assert renewed(tmp_path, "SEEDS=1") == names[2:]
+    runs.forget(tmp_path / "laptop")
 
 
 @pytest.mark.parametrize(

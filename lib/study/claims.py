@@ -1,7 +1,7 @@
 """The paper's claims beside what lies under `outputs/`: our value, its interval, and a verdict.
 
-The rules stand here, written before the numbers. A verdict never rests on one run: with a single
-seed the table says only which way it points.
+The rules stand here, written before the numbers. A verdict never rests on one seed, of a run or of
+its trainings: with one the table says only which way it points.
 """
 
 import re
@@ -144,9 +144,11 @@ def all_claims(judge: str, most: int) -> list[Claim]:
 def read_runs(base: Path, run: str) -> pd.DataFrame:
     """The summary rows of every run of a profile under `base`.
 
-    Frame of model, dataset, seed, stage, name, value, low, high, n. Rows without a value are left
-    out; `relative_gain` (gain over the base policy's accuracy, whose own error is left out) and
-    `repair_rate_highest` (of the highest stratum that a run has) are added.
+    Frame of model, dataset, seed, stage, name, value, low, high, n, trainings. Rows without a value
+    are left out; `relative_gain` (gain over the base policy's accuracy, whose own error is left
+    out) and `repair_rate_highest` (of the highest stratum that a run has) are added. trainings:
+    the training seeds behind a number, 1 for most; where a gain is there over several, it stands
+    in place of that of the first.
     """
     frames = []
     for path in sorted(Path(base, run).glob("*/*/seed*/summary.json")):
@@ -157,7 +159,21 @@ def read_runs(base: Path, run: str) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame(columns=columns)
     rows = pd.concat(frames, ignore_index=True)[columns].dropna(subset="value")
+    rows = _over_trainings(rows.assign(trainings=1))
     return pd.concat([rows, _relative(rows), _highest(rows)], ignore_index=True)
+
+
+def _over_trainings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each run's gains over several training seeds in place of those of its first."""
+    keys = [*CELL, "seed"]
+    counts = rows[rows["name"] == "training_seeds"].set_index(keys)["value"]
+    pooled = rows[rows["name"].str.endswith("_over_seeds")]
+    pooled = pooled.assign(trainings=counts.reindex(pd.MultiIndex.from_frame(pooled[keys])).values)
+    pooled = pooled[pooled["trainings"] > 1].astype({"trainings": int})
+    names = pooled["name"].str.removesuffix("_over_seeds")
+    pooled = pooled.assign(name=names.replace({"grpo_less_base": "gain_grpo"}))
+    replaced = rows.set_index([*keys, "name"]).index.isin(pooled.set_index([*keys, "name"]).index)
+    return pd.concat([rows[~replaced], pooled], ignore_index=True)
 
 
 def _relative(rows: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +182,8 @@ def _relative(rows: pd.DataFrame) -> pd.DataFrame:
     base = rows[rows["name"] == "accuracy_base"].set_index(keys)["value"]
     gains = rows[rows["name"] == "gain_grpo"].set_index(keys)
     before = base.reindex(gains.index)
-    found = gains[["value", "low", "high"]].div(before, axis=0).assign(n=gains["n"])
+    found = gains[["value", "low", "high"]].div(before, axis=0)
+    found = found.assign(n=gains["n"], trainings=gains["trainings"])
     return found[before > 0].reset_index().assign(stage="04_grpo", name="relative_gain")
 
 
@@ -180,13 +197,15 @@ def _highest(rows: pd.DataFrame) -> pd.DataFrame:
 def pool_seeds(rows: pd.DataFrame) -> dict:
     """One number from the rows of several seeds: value, low, high, n, seeds.
 
-    One seed keeps its own interval. Several give their mean and Student's interval over seeds, in
-    which what differs between seeds and what is sampled within them are both seen.
+    One run keeps its own interval, and counts its training seeds. Several give their mean and
+    Student's interval over seeds, in which what differs between seeds and what is sampled within
+    them are both seen.
     """
     values = rows["value"].to_numpy(float)
     n, seeds = rows["n"].sum(), len(rows)
     found = {"value": float(values.mean()), "n": None if pd.isna(n) else int(n), "seeds": seeds}
     if seeds == 1:
+        found["seeds"] = int(rows["trainings"].iloc[0])
         return found | {side: float(rows[side].iloc[0]) for side in ("low", "high")}
     half = t.ppf((1 + LEVEL) / 2, seeds - 1) * values.std(ddof=1) / np.sqrt(seeds)
     return found | {"low": float(values.mean() - half), "high": float(values.mean() + half)}
