@@ -105,9 +105,13 @@ def end_with_parent(every: float = 1.0, group: bool = False) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def release_memory() -> None:
-    """Give memory that is not used back to the system; the allocator keeps it for the next step."""
-    gc.collect()
+def release_memory(collect: bool = True) -> None:
+    """Give memory that is not used back to the system; the allocator keeps it for the next step.
+
+    collect: also what refers to itself, such as a trainer and its model; this takes longer.
+    """
+    if collect:
+        gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # glibc's
         libc.malloc_trim(0)

@@ -20,6 +20,7 @@ from lib.engine.models import make_policy
 from lib.engine.sampling import answer_logprobs
 from lib.judge.grading import make_reward
 from lib.metrics import wilson
+from lib.processes import release_memory
 from lib.prompts import direct, render
 from lib.tables import write_text
 from lib.training.apart import read_lines
@@ -152,8 +153,10 @@ class Evaluation(Watch):
 
         policy = make_policy(whole_model(self.trainer), self.trainer.processing_class)
         every = prompts + prompts[: len(ids)]
+        release_memory(collect=False)  # answers and updates ask for pieces of other sizes
         records = decode(policy, every, draws, length, sampling.rows)
         records = sorted(records, key=lambda record: record["index"])
+        release_memory(collect=False)
         return records[: len(prompts)], records[len(prompts) :]
 
     def accuracy(self, greedy: list[dict]) -> dict:
