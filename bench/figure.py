@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.figures.style import legend_above, panels, save, whiskers
+from lib.figures.style import caption, legend_above, panels, save, whiskers
 
 
 def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
@@ -53,4 +53,4 @@ def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
     axes[1].set_ylabel("seconds")
     if len(grown):
         legend_above(axes[1], 2)
-    save(fig, rows.drop(columns="exactness"), folder, "engine")
+    save(fig, rows.drop(columns="exactness"), folder, "engine", caption("engine"))

@@ -67,7 +67,12 @@ def finding(folder: Path) -> str:
     for notebook in executed(folder):
         lines = last_words(notebook).strip().splitlines()
         items = [line if line.startswith("- ") else f"- {line}" for line in lines]
-        parts.append("\n".join([f"## {notebook.stem}", "", *items]))
+        figures = [
+            f"- figures/{path.stem}.pdf: {path.read_text().strip()}"
+            for path in sorted((folder / "figures").glob(f"{notebook.stem}*.txt"))
+        ]
+        below = ["", "Figures", "", *figures] if figures else []
+        parts.append("\n".join([f"## {notebook.stem}", "", *items, *below]))
     rows = {(row["stage"], row["name"]): row["value"] for row in load_json(path)}
     stages = list(dict.fromkeys(stage for stage, _ in rows))
     times = ["| stage | seconds | GB at most |", "|---|---|---|"]

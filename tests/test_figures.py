@@ -8,9 +8,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from IPython.core.formatters import PNGFormatter
 from PIL import Image
 
+from lib.config import ROOT
 from lib.figures.accuracy import plot_accuracy, plot_finding, plot_split, plot_training_curves
 from lib.figures.attribution import plot_first_hits, plot_gain_shares
 from lib.figures.data import plot_data, plot_dedup
@@ -34,7 +36,9 @@ from lib.figures.style import (
     POLICY,
     SINGLE,
     STRATUM,
+    caption,
     panels,
+    present,
     save,
     whiskers,
 )
@@ -91,8 +95,8 @@ SHARES = estimates(
 )
 STEPS = np.arange(1.0, 11.0)
 LOG = pd.DataFrame({
-    "step": STEPS, "reward": STEPS / 20, "heldout_accuracy": np.where(STEPS % 5 == 0, 0.4, np.nan),
-    "heldout_accuracy_low": 0.3, "heldout_accuracy_high": 0.5, "kl": STEPS / 50,
+    "step": STEPS, "reward": STEPS / 20, "accuracy": np.where(STEPS % 5 == 0, 0.4, np.nan),
+    "accuracy_low": 0.3, "accuracy_high": 0.5, "kl": STEPS / 50,
     "entropy": 1 / STEPS, "length": 10 - STEPS / 2, "signal_share": 0.5,
 })  # fmt: skip
 HITS = estimates(step=[1, 2, 3] * 3, value=[0.1, 0.2, 0.4] * 3).assign(
@@ -287,3 +291,29 @@ def test_policies_differ_in_shape_so_that_grey_is_enough():
     assert len({marker for _, _, marker in LOOKS.values()}) == len(LOOKS)
     grey = [matplotlib.colors.to_rgb(c) @ np.array([0.299, 0.587, 0.114]) for c in STRATUM.values()]
     assert all(a - b > 0.12 for a, b in zip(grey, grey[1:], strict=False))
+
+
+def test_every_figure_of_a_notebook_has_a_caption(tmp_path):
+    sources = [path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb")]
+    named = re.findall(r'present\(\w+, .*?\\"(\d\d_\w+)\\"', "\n".join(sources))
+    texts = yaml.safe_load((ROOT / "lib" / "figures" / "captions.yaml").read_text())
+    assert set(named) == set(texts) - {"bars", "bands", "by_stratum", "engine"}
+    strata = {"zero": (0.0, 0.0), "low": (0.0, 0.25), "middle": (0.25, 0.75), "high": (0.75, 1.0)}
+    for name in named:
+        asks = "{by_stratum}" in texts[name]
+        words = caption(name, strata if asks else None)
+        assert "{" not in words and words.endswith(".")
+        assert ("zero: none, low: up to 25%, middle: up to 75%, high: above 75%" in words) is asks
+    with pytest.raises(KeyError):
+        caption("05_redistribution_strata")  # its thresholds are missing
+
+
+def test_a_figure_is_shown_above_its_caption(tmp_path, capsys):
+    fig, axes = panels()
+    present(fig, pd.DataFrame({"x": [1]}), tmp_path, "03_baselines_accuracy")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".pdf", ".png", ".txt"]
+    assert (
+        (tmp_path / "03_baselines_accuracy.txt").read_text().startswith("Accuracy of each method")
+    )
+    shown = capsys.readouterr().out
+    assert 0 <= shown.find("Figure") < shown.find("Markdown")

@@ -102,17 +102,19 @@ def test_notebooks_show_their_figures_and_no_warnings(run):
     for stage in STAGES:
         cells = json.loads((run / f"{stage}.ipynb").read_text())["cells"]
         outputs = [out for cell in cells for out in cell.get("outputs", [])]
-        saved = sum("".join(cell["source"]).count("save(fig") for cell in cells)
+        saved = sum("".join(cell["source"]).count("present(fig") for cell in cells)
         shown = sum("image/png" in out.get("data", {}) for out in outputs)
+        captions = sum("text/markdown" in out.get("data", {}) for out in outputs)
+        assert captions == shown
         assert 0 < shown <= saved, stage  # one of 11's needs models of two sizes
         assert shown == saved or stage == "11_claims"
         assert [out["text"] for out in outputs if out.get("name") == "stderr"] == [], stage
 
 
-def test_every_figure_is_there_in_three_forms(run):
+def test_every_figure_is_there_in_three_forms_with_its_caption(run):
     files = {path.name for path in (run / "figures").iterdir()}
     stems = {name.rsplit(".", 1)[0] for name in files}
-    assert files == {f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png", "csv")}
+    assert files == {f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png", "csv", "txt")}
     assert all(path.stat().st_size > 0 for path in (run / "figures").iterdir())
     assert {stem[:2] for stem in stems} >= {"01", "04", "05", "06", "07"}
 

@@ -8,7 +8,7 @@ from lib.figures.style import MARKER, NAME, POLICY, grouped, legend_above, name_
 
 CURVE_LABELS = {
     "reward": "reward",
-    "heldout_accuracy": "held-out accuracy",
+    "accuracy": "validation accuracy",
     "kl": "KL to the start (nats)",
     "entropy": "entropy (nats per token)",
     "length": "answer length (tokens)",
@@ -30,19 +30,19 @@ def plot_accuracy(frame: pd.DataFrame, ax):
 
     name_rows(ax, [NAME.get(policy, policy) for policy in rows["policy"]])
     ax.set_xlim(left=0)
-    ax.set_xlabel("accuracy on held-out questions")
+    ax.set_xlabel("accuracy on the test questions")
     return ax
 
 
 def plot_training_curves(log: pd.DataFrame, axes):
     """Six panels over the steps of a training; a column that the log lacks leaves its panel empty.
 
-    log: step and the columns of CURVE_LABELS; heldout_accuracy has an interval (_low, _high).
+    log: step and the columns of CURVE_LABELS; accuracy has an interval (_low, _high).
     """
     for ax, (column, label) in zip(np.ravel(axes), CURVE_LABELS.items(), strict=True):
         if column in log:
             _curve(log.dropna(subset=column), column, ax)
-        if column in ("reward", "heldout_accuracy", "signal_share"):
+        if column in ("reward", "accuracy", "signal_share"):
             ax.set_ylim(0, 1)
         else:
             ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))

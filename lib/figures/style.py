@@ -7,7 +7,11 @@ from string import ascii_lowercase
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import yaml
+from IPython.display import Markdown, display
 from matplotlib import figure
+
+from lib.tables import write_text
 
 SINGLE, DOUBLE = 3.3, 6.9  # widths of one and of two columns, inches
 HEIGHT = 2.3
@@ -109,11 +113,43 @@ def panels(
     return fig, axes
 
 
-def save(fig: Figure, frame: pd.DataFrame, folder, name: str) -> Path:
-    """Write the figure as `name`.pdf and .png and its `frame` as .csv; returns the png's path.
+def caption(name: str, strata: dict | None = None) -> str:
+    """The caption of a figure, from captions.yaml.
 
-    The png has 300 dpi. The same figure and frame give the same bytes: no date, no version and no
-    tight bounding box.
+    strata: name -> (low, high) shares, for a caption that tells the thresholds. Raises KeyError
+    for a figure that has no caption.
+    """
+    texts = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text())
+    words = {key: texts[key] for key in ("bars", "bands")}
+    if strata:
+        words["by_stratum"] = texts["by_stratum"].format(strata=thresholds(strata))
+    return texts[name].format(**words)
+
+
+def thresholds(strata: dict[str, tuple[float, float]]) -> str:
+    """Strata in words, such as "zero: none, low: up to 25%, high: above 25%"."""
+    top = max(high for _, high in strata.values())
+    words = {
+        name: "none" if high == 0 else f"above {low:.0%}" if high == top else f"up to {high:.0%}"
+        for name, (low, high) in strata.items()
+    }
+    return ", ".join(f"{name}: {word}" for name, word in words.items())
+
+
+def present(
+    fig: Figure, frame: pd.DataFrame, folder, name: str, strata: dict | None = None
+) -> None:
+    """Save a notebook's figure with its caption, and show it above its caption."""
+    words = caption(name, strata)
+    save(fig, frame, folder, name, words)
+    display(fig, Markdown(words))
+
+
+def save(fig: Figure, frame: pd.DataFrame, folder, name: str, words: str | None = None) -> Path:
+    """Write the figure as `name`.pdf and .png, its `frame` as .csv; returns the png's path.
+
+    words: its caption, which goes to .txt. The png has 300 dpi. The same figure and frame give the
+    same bytes: no date, no version and no tight bounding box.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,6 +160,8 @@ def save(fig: Figure, frame: pd.DataFrame, folder, name: str) -> Path:
         fig.savefig(folder / f"{name}.png", dpi=300, metadata={"Software": None})
 
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    if words:
+        write_text(folder / f"{name}.txt", words + "\n")
     return folder / f"{name}.png"
 
 

@@ -122,8 +122,14 @@ def render_notebook(path: Path) -> str:
         elif cell["cell_type"] == "code" and source.strip():
             code = html.escape(source)
             parts.append(f"<details><summary>code</summary><pre>{code}</pre></details>")
-            parts += [_output(output, caption) for output in cell.get("outputs", [])]
+            outputs = cell.get("outputs", [])
+            said = ["".join(o["data"]["text/markdown"]) for o in outputs if _is_caption(o)]
+            parts += [_output(output, said[0] if said else caption) for output in outputs]
     return "\n".join(parts)
+
+
+def _is_caption(output: dict) -> bool:
+    return "text/markdown" in output.get("data", {})
 
 
 def sanitise(markup: str, tags=frozenset(TAGS)) -> str:
@@ -133,7 +139,7 @@ def sanitise(markup: str, tags=frozenset(TAGS)) -> str:
 
 
 def _output(output: dict, caption: str) -> str:
-    """One output of a cell; a picture's alternative text is the text before it."""
+    """One output of a cell; a picture's alternative text is its caption, or the text before it."""
     if output["output_type"] == "stream":
         return f"<pre>{html.escape(''.join(output['text']))}</pre>"
     if output["output_type"] == "error":
@@ -142,6 +148,8 @@ def _output(output: dict, caption: str) -> str:
     if "image/png" in data:
         picture = "".join(data["image/png"].split())
         return f'<p><img alt="{html.escape(caption)}" src="data:image/png;base64,{picture}"></p>'
+    if _is_caption(output):
+        return f'<p class="caption">{html.escape(data["text/markdown"])}</p>'
     if "text/html" in data:
         return f'<div class="wide">{sanitise(_without_style(data["text/html"]))}</div>'
     return f"<pre>{html.escape(data.get('text/plain', ''))}</pre>"
@@ -158,8 +166,10 @@ def finding_section(run: Path) -> str:
     parts = []
     for picture in sorted((run / "figures").glob("*_finding.png")):
         inside = base64.b64encode(picture.read_bytes()).decode()
-        words = "Accuracy and pass@k before and after training"
+        written = picture.with_suffix(".txt")
+        words = html.escape(written.read_text().strip() if written.exists() else picture.stem)
         parts.append(f'<p><img alt="{words}" src="data:image/png;base64,{inside}"></p>')
+        parts.append(f'<p class="caption">{words}</p>')
     for path in executed(run):
         said = last_words(path)
         link = f'<a href="#{path.stem}">{path.stem}</a>'
