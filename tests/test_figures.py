@@ -73,7 +73,7 @@ RANKED = estimates(
     who=np.repeat(["control", "grpo", "sft", "rft"], 2), rank=["1", "unseen"] * 4, value=[0.4] * 8
 )
 LEARNT = estimates(
-    who=["base", "grpo"] * 4, split=np.repeat(["training", "held out"], 4),
+    who=["base", "grpo"] * 4, split=np.repeat(["training", "test"], 4),
     stratum=np.repeat(["zero", "high"], 2).tolist() * 2, value=np.linspace(0.1, 0.9, 8),
 )  # fmt: skip
 SPLIT = estimates(

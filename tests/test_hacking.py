@@ -92,4 +92,4 @@ def test_an_arm_earns_what_its_judge_believes(outputs, profile, monkeypatch):
     # the guards leave a judge that believes everything what the rule judge confirms
     guarded = arms["guarded"]
     assert (guarded["reward"].astype(bool) <= guarded["true"]).all()
-    assert hacked.held_out({arm: outputs / arm for arm in arms})["n"].eq(2).all()
+    assert hacked.validation_accuracy({arm: outputs / arm for arm in arms})["n"].eq(2).all()

@@ -184,7 +184,7 @@ def plot_ranks(frame: pd.DataFrame, ax):
 
 
 def plot_learnt(frame: pd.DataFrame, axes):
-    """Accuracy by stratum before, one panel for training and one for held-out questions.
+    """Accuracy by stratum before, one panel for training and one for test questions.
 
     frame: who, split, stratum, value, low, high.
     """

@@ -70,7 +70,7 @@ def model_card(profile, run: Path) -> str:
         f"questions a step, {grpo.num_generations} answers each, beta {grpo.beta:g}, loss "
         f"`{grpo.loss_type}`; made with commit {made['commit']}, torch {made['versions']['torch']}"
         f", trl {made['versions']['trl']}.",
-        "| on held-out questions, 95 % interval | |\n|---|---|\n" + "\n".join(reached),
+        "| on test questions, 95 % interval | |\n|---|---|\n" + "\n".join(reached),
         "**Limits.** It answers in a few words, and states wrong facts as surely as right ones: "
         "training moved probability onto answers that the model already held. The judge was "
         f"`{profile.judge.kind}`. One training seed unless the numbers say otherwise.",

@@ -1,4 +1,4 @@
-"""What the two arms of lib.study.hacking did: rollouts, curves, both ends, held-out accuracy."""
+"""What the two arms of lib.study.hacking did: rollouts, curves, both ends, validation accuracy."""
 
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def ends(arms: dict[str, pd.DataFrame], n_boot: int = 2000, seed: int = 0) -> pd
     return pd.DataFrame(rows, columns=["arm", "measure", "when", "value", "low", "high", "n"])
 
 
-def held_out(arms: dict[str, Path]) -> pd.DataFrame:
+def validation_accuracy(arms: dict[str, Path]) -> pd.DataFrame:
     """True greedy accuracy on the validation questions at the start and the end of each arm.
 
     arms: arm -> folder of its training. Frame of arm, when (first, last), value, low, high, n.
