@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights settings all experiments science seeds compare fetch plan smoke grid test test-vllm faults judge judge-stop bench lab figures report card push clean
+.PHONY: help setup weights settings all experiments science seeds compare fetch plan smoke grid test test-vllm faults judge judge-stop bench lab watch figures report card push clean
 
 # Names become folders and words of a shell: letters, digits and . _ - alone; a folder may hold / + @ = ~ too
 characters := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z \
@@ -38,6 +38,7 @@ $(call given,OUTPUTS)$(call folder,OUTPUTS)
 ifneq ($(filter compare,$(MAKECMDGOALS)),)
 $(foreach v,A B,$(call given,$v)$(call folder,$v))
 endif
+$(if $(call left,$(PORT),$(digits)),$(call refuse,PORT,it is not a whole number))
 $(if $(call left,$(REPO),$(characters) /),$(call refuse,REPO,a repository is written owner/name))
 # with GRID a file says which runs there are
 ifneq ($(filter grid,$(MAKECMDGOALS)),)
@@ -208,6 +209,9 @@ lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds op
 	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(if $(filter 0,$(shell id -u)),--allow-root) \
 	  --FileContentsManager.pre_save_hook=lib.lab.before_save \
 	  --FileContentsManager.post_save_hook=lib.lab.after_save $(LAB)
+
+watch: $(READY)  ## a page on this machine with the curves of RUN's trainings while they run; PORT=8000 fixes its port
+	@$(PY) -m lib.figures.live "$(OUT)" --port $(or $(PORT),0)
 
 figures: all  ## list the run's figures (pdf, png, plotted numbers as csv); the default run renews the README's
 	@ls $(OUT)/figures/*

@@ -34,12 +34,13 @@ def plot_accuracy(frame: pd.DataFrame, ax):
     return ax
 
 
-def plot_training_curves(log: pd.DataFrame, axes):
-    """Six panels over the steps of a training; a column that the log lacks leaves its panel empty.
+def plot_training_curves(log: pd.DataFrame, axes, labels: dict[str, str] = CURVE_LABELS):
+    """A panel over the steps of a training for each column of `labels`.
 
-    log: step and the columns of CURVE_LABELS; accuracy has an interval (_low, _high).
+    log: step and these columns; accuracy has an interval (_low, _high). A column that the log lacks
+    leaves its panel empty.
     """
-    for ax, (column, label) in zip(np.ravel(axes), CURVE_LABELS.items(), strict=True):
+    for ax, (column, label) in zip(np.ravel(axes), labels.items(), strict=True):
         if column in log:
             _curve(log.dropna(subset=column), column, ax)
         if column in ("reward", "accuracy", "signal_share"):
