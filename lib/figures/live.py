@@ -12,6 +12,7 @@ import time
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 
 from lib.figures.accuracy import CURVE_LABELS, plot_training_curves
@@ -56,11 +57,13 @@ def section(folder: Path, written: float) -> str:
     last = (f"{LABELS[name]} {log[name].dropna().iloc[-1]:.3g}" for name in columns)
     words = f"step {log['step'].iloc[-1]:.0f}: {', '.join(last)}"
 
-    width = max(2, len(columns))
-    fig, axes = panels(width, width=1.9 * width, height=1.7)
-    plot_training_curves(log, axes[: len(columns)], {name: LABELS[name] for name in columns})
-    for ax in axes[len(columns) :]:
-        ax.set_axis_off()
+    across = min(4, max(2, len(columns)))
+    fig, axes = panels(across, -(-len(columns) // across), width=2.1 * across)
+    for ax, name in zip_longest(axes.flat, columns):
+        if name:
+            plot_training_curves(log, ax, {name: LABELS[name]})
+        else:
+            ax.set_visible(False)
     picture = BytesIO()
     fig.savefig(picture, format="svg")
     inside = base64.b64encode(picture.getvalue()).decode()
@@ -76,7 +79,7 @@ def live_page(run: Path) -> str:
         name = html.escape(str(folder.relative_to(run)))
         parts.append(f"<h2>{name}: {'finished' if finished(folder) else ago}</h2>")
         parts.append(section(folder, written))
-    title = html.escape(" / ".join(run.resolve().parts[-4:]))
+    title = html.escape(" / ".join(run.resolve().parts[1:][-4:]))
     body = "".join(parts) or "<p>No training has begun.</p>"
     return PAGE.format(every=FRESH, title=title, body=body)
 
