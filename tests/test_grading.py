@@ -23,6 +23,7 @@ from lib.judge.model import (
     verdict,
 )
 from lib.judge.rules import abstains, answer_text, clean, hedges, judge_answer, precheck
+from tests.loopback import failure
 
 FRANCE, USA = ["France", "French Republic"], ["United States", "USA", "US", "America"]
 
@@ -303,6 +304,32 @@ def test_a_judge_that_is_fooled_once_goes_on():
         for question in ("Where is Lyon?", "Where is Nice?"):
             assert judge([question], [["France"]], ["a place"]) == [0.0]
     assert len(server.order) == 2 + 12 + 2  # the plain questions are asked once
+
+
+def test_verdicts_that_begin_early_are_the_same_and_cost_no_more():
+    def script(body, attempt):
+        refused = "Nantes" in body["messages"][-1]["content"] and attempt == 1
+        return failure(400) if refused else believer(body, attempt)
+
+    names = ["Lyon", "Nice", "Nantes", "Lille", "Lille", "Brest"]
+    texts = ["France", "a place", "France", "Gaul", "Gaul", "It is not France"]
+    cases = [f"In which country is {name}?" for name in names], [FRANCE] * 6, texts
+    found = []
+    for early in (False, True):
+        with scripted_server(script, max_fooled=1.0) as (server, _, settings):
+            judge, notes = ModelJudge(settings), []
+            if early:
+                for i in range(6):
+                    judge.begin(*(column[i : i + 1] for column in cases))
+            elif (first := judge(*cases))[2] is None:
+                judge = ModelJudge(settings)  # Nantes fails once, then it is asked again
+            verdicts = judge(*cases, notes)
+            found.append((verdicts, notes, Counter(server.seen)))
+            again = judge(*cases)
+            assert again == verdicts and server.seen == found[-1][2]  # by then all is known
+    assert first == [1.0, 0.0, None, 0.0, 0.0, 0.0]
+    assert found[1] == found[0]
+    assert found[1][0] == [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

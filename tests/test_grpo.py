@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from lib.config import load_profile
+from lib.engine.decoding import decode
 from lib.engine.models import load_policy, make_policy
 from lib.judge.grading import make_reward
 from lib.prompts import direct, render
 from lib.tables import DamagedFile
 from lib.text import holds
-from lib.training import grpo
+from lib.training import grpo, trainer
 from lib.training.apart import drop_weights, finished, read_log, read_rollouts
 from tests.tiny import (
     ANSWERS,
@@ -222,6 +223,33 @@ def test_a_judge_that_fails_for_one_answer_masks_it(train, tmp_path, monkeypatch
     folder = train(tmp_path / "run", QUESTIONS.head(0))
     assert read_log(folder)["loss"].notna().all()
     assert (folder / "last").exists()
+
+
+def test_groups_are_judged_while_others_are_decoded(train, tmp_path, monkeypatch):
+    events = []
+
+    class Noting:
+        whole_only = False
+
+        def begin(self, questions, answers, texts):
+            events.append(list(zip(questions, answers, texts, strict=True)))
+
+        def __call__(self, questions, answers, texts):
+            events.append(("all", list(zip(questions, answers, texts, strict=True))))
+            return [float(len(text) % 2) for text in texts]
+
+    def told(*arguments, **options):
+        yield from decode(*arguments, **options)
+        events.append("decoded")
+
+    monkeypatch.setattr(grpo, "make_reward", lambda *_: Noting())
+    monkeypatch.setattr(trainer, "decode", told)
+    train(tmp_path / "run", QUESTIONS.head(0))
+    steps = [events[i : i + 6] for i in range(0, len(events), 6)]
+    assert len(steps) == 4
+    for *groups, decoded, (_, cases) in steps:
+        assert decoded == "decoded" and len(groups) == 4
+        assert sorted(sum(groups, [])) == sorted(cases)
 
 
 def test_another_prompt_than_ours_is_refused(policy, profile, tokenizer):

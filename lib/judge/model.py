@@ -22,6 +22,7 @@ from zlib import crc32
 
 from lib.config import Judge
 from lib.judge.client import open_client
+from lib.judge.early import Early, case_key
 from lib.judge.rules import SCAFFOLD, clean, judge_answer, not_committed, precheck
 from lib.judge.wordings import (
     EMPTY_NOTE,
@@ -197,8 +198,16 @@ def ask_judge(
     more verdicts fail than `max_failed` and chance allow (the Wilson interval of their share lies
     above it).
     """
-    notes, wording = [] if notes is None else notes, JUDGE_PROMPTS[settings.prompt]
-    limit = settings.reply_tokens
+    notes = [] if notes is None else notes
+    verdicts = _ask_model(client, settings, questions, answers, predictions, notes, catalogue)
+    if settings.guards:
+        _stop_if_failing(notes, verdicts, settings)
+    return verdicts
+
+
+def _ask_model(client, settings: Judge, questions, answers, predictions, notes, catalogue) -> list:
+    """Verdicts and notes as of `ask_judge`, however many failed."""
+    wording, limit = JUDGE_PROMPTS[settings.prompt], settings.reply_tokens
     if not settings.guards:
         return believe(client, wording, questions, answers, predictions, notes, limit)
     texts, read = [clean(p) for p in predictions], wording[1]
@@ -224,7 +233,6 @@ def ask_judge(
     for i, (reply, cause) in zip(doubted, _replies(client, controls, wording, limit), strict=True):
         notes[i] |= {"disputed": disputed(texts[i], answers[i]), "cause": cause}
         verdicts[i] = _control(notes[i], read(reply))
-    _stop_if_failing(notes, verdicts, settings)
     return verdicts
 
 
@@ -294,23 +302,40 @@ class ModelJudge:
         self.settings, self.client = settings, client or open_client(settings, who)
         self.catalogue, self.counts, self.trusted = catalogue, Counter(), False
         self.failures: list[dict] = []  # the notes of failed verdicts
+        self._early = Early(self._ask)
+        self._used = Counter(self.client.counts)  # the client's counts at the end of a call
+
+    def begin(self, questions, answers, predictions) -> None:
+        """Ask about these cases while the caller goes on; the next call has their verdicts."""
+        self._early.begin(list(zip(questions, answers, predictions, strict=True)))
+
+    def _ask(self, cases: list[tuple]) -> list[tuple]:
+        """(verdict, note) of each (question, gold answers, prediction)."""
+        notes: list[dict] = []
+        columns = map(list, zip(*cases, strict=True)) if cases else ([], [], [])
+        verdicts = _ask_model(self.client, self.settings, *columns, notes, self.catalogue)
+        return list(zip(verdicts, notes, strict=True))
 
     def __call__(
         self, questions, answers, predictions, notes: list | None = None
     ) -> list[float | None]:
-        notes, before = [] if notes is None else notes, Counter(self.client.counts)
+        notes = [] if notes is None else notes
         try:
-            verdicts = ask_judge(
-                self.client, self.settings, questions, answers, predictions, notes, self.catalogue
-            )
+            cases = list(zip(questions, answers, predictions, strict=True))
+            known = self._early.take()
+            rest = iter(self._ask([case for case in cases if case_key(case) not in known]))
+            ends = [known.get(case_key(case)) or next(rest) for case in cases]
+            verdicts = [verdict for verdict, _ in ends]
+            notes += [note for _, note in ends]
+            if self.settings.guards:
+                _stop_if_failing(notes, verdicts, self.settings)
             if any(note["fooled"] for note in notes):
                 self._check_belief()
         finally:
-            used = {
-                name: self.client.counts[name] - before[name]
-                for name in ("calls", "cached", "tokens")
-            }
-            self.counts.update(used)
+            now = Counter(self.client.counts)
+            names = ("calls", "cached", "tokens")
+            self.counts.update({name: now[name] - self._used[name] for name in names})
+            self._used = now
         self.failures += [note for note, v in zip(notes, verdicts, strict=True) if v is None]
         now = Counter(answers=len(notes), failed=sum(v is None for v in verdicts))
         read = JUDGE_PROMPTS[self.settings.prompt][1]

@@ -91,7 +91,7 @@ def train_grpo(
 
     config = arguments(profile, steps, folder / "work", seed)
     trainer = make_trainer(profile, policy, questions, rewards.correct, config, watch)
-    trainer.negatives = negatives
+    trainer.negatives, trainer.rewards = negatives, rewards
     if stored is not None:
         trainer.stored = stored_answers(stored, train, policy)
     check_prompt(trainer, policy, questions[0])

@@ -37,9 +37,7 @@ class Rewards:
         """1.0 for a right answer, 0.0 for a wrong one, None (which TRL masks) without a verdict."""
         step = trainer_state.global_step + 1
         texts = [completion[0]["content"] for completion in completions]
-        judged = range(len(texts))
-        if getattr(self.judge, "whole_only", True):
-            judged = [i for i in judged if self.stops & {*completion_ids[i][-1:]}]
+        judged = [i for i, ids in enumerate(completion_ids) if self.is_judged(ids)]
         cases = ([column[i] for i in judged] for column in (question, answers, texts))
         rewards = [getattr(self.judge, "cut", 0.0)] * len(texts)
         for i, reward in zip(judged, self.judge(*cases), strict=True):
@@ -51,6 +49,16 @@ class Rewards:
 
         self.record(step, question_id, texts, rewards)
         return rewards
+
+    def begin(self, question: str, answers: list[str], texts: list[str], ids: list) -> None:
+        """A group is finished while others are still decoded: a judge that can begins with it."""
+        if hasattr(self.judge, "begin"):
+            seen = [text for text, one in zip(texts, ids, strict=True) if self.is_judged(one)]
+            self.judge.begin([question] * len(seen), [answers] * len(seen), seen)
+
+    def is_judged(self, ids: list[int]) -> bool:
+        """Whether the judge sees an answer: one that ended by itself, or any by its wish."""
+        return bool(self.stops & {*ids[-1:]}) or not getattr(self.judge, "whole_only", True)
 
     def record(self, step: int, question_ids: list, texts: list[str], rewards: list) -> None:
         """Append one line per group: step, question_id, hits, n (the rollouts with a verdict)."""

@@ -20,6 +20,8 @@ class SharedPrefixGRPO(GRPOTrainer):
     difficulty_weight = 0.0  # see 6): gamma of F-GRPO (arXiv 2602.06717)
     negatives = True  # False: a wrong answer is not pushed down, its advantage is 0
     stored = None  # answers drawn before training, by prompt, in place of fresh ones
+    rewards = None  # told of every group when it is finished: lib.training.rewards.Rewards
+    _asked = ()  # the rows of the groups that are being answered
     _live = None  # the rows of the next forward that have an advantage; None runs all
 
     def _generate_single_turn(
@@ -62,8 +64,18 @@ class SharedPrefixGRPO(GRPOTrainer):
         def draws(i):
             return np.random.default_rng(self.draw_key(first + i)).random((n, length))
 
-        records = decode(policy, prompts, draws, length, self.rollout_rows, entropies=True)
+        records = []
+        for record in decode(policy, prompts, draws, length, self.rollout_rows, entropies=True):
+            records.append(record)
+            self.begin_judging(record)
         return sorted(records, key=lambda record: record["index"])
+
+    def begin_judging(self, record: dict) -> None:
+        """Tell the rewards of a finished group, while the others are still decoded."""
+        if self.rewards:
+            row = self._asked[record["index"]]
+            texts = self.processing_class.batch_decode(record["ids"], skip_special_tokens=True)
+            self.rewards.begin(row["question"], row["answers"], texts, record["ids"])
 
     def _prepare_inputs(self, generation_batch):
         """3) As in TRL, without its shuffle: the rows of a group share a prefix in the forward."""
@@ -117,6 +129,7 @@ class SharedPrefixGRPO(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         """6) TRL's, with advantages times (1 - the group's success) ** difficulty_weight."""
+        self._asked = inputs[:: self.num_generations]
         scored = super()._generate_and_score_completions(inputs)
         if not self.negatives:
             scored["advantages"] = scored["advantages"].clamp(min=0)
