@@ -35,8 +35,8 @@ def written(tmp_path, monkeypatch):
     return write
 
 
-def test_six_profiles_are_shipped_and_sound():
-    assert SHIPPED == ["benchmark", "example", "gpu", "laptop", "paper", "smoke"]
+def test_seven_profiles_are_shipped_and_sound():
+    assert SHIPPED == ["benchmark", "example", "gpu", "laptop", "lora", "paper", "smoke"]
     for name in SHIPPED:
         profile = load_profile(name)
         for source in profile.models.values():

@@ -89,6 +89,17 @@ def test_packed_weights_serve_inference_only_and_are_given_back():
     assert all(layer.packed is None for layer in layers)
 
 
+def test_a_large_model_is_not_packed_twice(monkeypatch):
+    model = tiny_model("qwen2")
+    products.use_fast_products(model)
+    layers = [module for module in model.modules() if type(module) is products.Linear]
+    size = 4 * sum(layer.weight.numel() for layer in layers)
+    for most, packed in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(products, "PACKED_MOST", most)
+        with products.packed_weights(model):
+            assert all((layer.packed is not None) is packed for layer in layers)
+
+
 def test_chosen_logprobs_by_hand():
     """Two rows of (1/2, 1/4, 1/4) and (1/8, 7/8, 0): three targets, the first row twice."""
     p = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.875, 1e-30]], dtype=torch.float64)

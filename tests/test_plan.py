@@ -9,7 +9,7 @@ from lib.study.plan import SIGNAL, main, planned_sizes, took, work
 def test_counts_are_those_of_the_profile():
     profile = load_profile("laptop")
     table = work(profile, {"train": 280, "validation": 256, "test": 1000}).set_index("what")
-    before = 280 * 16 + 128 * (64 + 3 * 4)
+    before = 280 * 16 + 128 * (64 + 3 * 2)
     assert table.loc["samples before RL", "samples"] == before
     # four policies; few-shot, a thought as long as an answer; three methods, five evaluations
     greedy = 1000 * 4 + 400 * 2 + 3 * 5 * 256

@@ -21,6 +21,9 @@ def _mkl_is_slow() -> bool:
 
 
 FASTER = _mkl_is_slow()
+# bytes of weights that are packed at most: a copy of a small model speeds its short products up, a
+# copy of a large one takes more memory than its training
+PACKED_MOST = 2 * 2**30
 
 
 def product(x, weight, bias=None):
@@ -85,8 +88,14 @@ def use_fast_products(model) -> None:
 
 @contextmanager
 def packed_weights(model):
-    """While it is open, products without gradient take packed weights, which must not change."""
+    """While it is open, products without gradient take packed weights, which must not change.
+
+    A model with more than PACKED_MOST bytes of them stays as it is; by its size and not by the
+    memory that is free, so that a run repeats.
+    """
     layers = [module for module in model.modules() if type(module) is Linear]
+    if 4 * sum(layer.weight.numel() for layer in layers) > PACKED_MOST:
+        layers = []
     try:
         for layer in layers:
             layer.pack()

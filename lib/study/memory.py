@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lib.config import PROFILES, Profile, load_profile
 from lib.engine.families import key_heads
+from lib.engine.linear import PACKED_MOST
 from lib.engine.models import locate
 
 GB = 2**30
@@ -123,7 +124,8 @@ def _answering(profile: Profile, shape: Shape, size: int, tokens: int) -> dict[s
     return {
         "keys and values": rows * (PROMPT + tokens) * entry,
         "logits": 2 * rows * shape.vocabulary * 4,
-        "packed weights": packed if profile.dtype == "float32" else 0,  # of a CPU
+        # on a CPU
+        "packed weights": packed if profile.dtype == "float32" and packed <= PACKED_MOST else 0,
     }
 
 
