@@ -139,3 +139,10 @@ def test_few_shot_examples_come_before_the_question():
         ("system", DIRECT_RULE), ("user", "where is Lima"), ("assistant", "Peru"),
         ("user", "where is Rome"),
     ]  # fmt: skip
+
+
+def test_attention_that_plans_for_every_shape_is_off():
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    tiny_policy(word_tokenizer("a b"))
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()

@@ -140,6 +140,8 @@ def make_policy(model, tokenizer) -> Policy:
     padding, the ids need not.
     """
     use_layouts(model)
+    # cuDNN's attention plans for every shape anew, for some 30 ms, and each step has another one
+    torch.backends.cuda.enable_cudnn_sdp(False)
     config = model.generation_config
     stops, end = fit_tokenizer(tokenizer, config)
     config.eos_token_id = sorted(stops) if len(stops) > 1 else end
