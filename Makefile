@@ -62,7 +62,8 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 EXPERIMENTS := $(addprefix $(OUT)/,08_ablations.ipynb 09_transfer.ipynb 10_origin.ipynb)
 EXECUTED := $(filter-out $(EXPERIMENTS),$(NOTEBOOKS:notebooks/%=$(OUT)/%))
 
-export OUTPUTS SEEDS SET
+export OUTPUTS SET
+unexport SEEDS  # a run's folder says how many it has: another run's must not meet them
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONHASHSEED := 0
@@ -112,7 +113,7 @@ experiments: settings $(EXECUTED) $(EXPERIMENTS)  ## the study, then ablations, 
 	@$(MAKE) --no-print-directory all
 
 science:  ## all experiments with three training seeds of GRPO, SFT and RFT; what a run has already is kept
-	@$(MAKE) --no-print-directory experiments SEEDS=3
+	@$(MAKE) --no-print-directory experiments SEEDS=$(or $(filter-out 1 2,$(SEEDS)),3)
 
 seeds:  ## the study once for each seed of SEEDS="0 1 2" (its own questions and trainings), then the claims over all
 	@$(foreach seed,$(SEEDS),$(MAKE) --no-print-directory all SEED=$(seed) SEEDS=$(call HAS,$(OUT:%$(SEED)=%$(seed))) &&) true
@@ -163,6 +164,7 @@ $(OUT)/11_claims.ipynb: $(filter-out %/11_claims.ipynb,$(EXECUTED)) $(wildcard $
 fetch: $(READY)  ## bring model, judge and benchmark of RUN from the hub, so that the run needs no network
 	@$(PY) -m lib.study.fetch $(RUN) $(MODEL) $(DATASET)
 
+plan: export SEEDS
 plan: $(READY)  ## what a run will cost: samples, steps, memory, disk, judge calls; MEASURE=1: minutes on this machine
 	@MEASURE=$(if $(MEASURE),1) $(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
 

@@ -91,8 +91,10 @@ def finding(folder: Path) -> str:
 
 def _stale(folder: Path) -> list[str]:
     """The finished stages that were made by another state of the code than the present one."""
-    now, done = code_digest(), sorted(folder.glob("*/done.json"))
-    return [path.parent.name for path in done if load_json(path).get("code", now) != now]
+    now = code_digest()
+    done = {path.parent.name: load_json(path) for path in sorted(folder.glob("*/done.json"))}
+    made_by = {k: {row.get("code", now), *row.get("earlier", [])} for k, row in done.items()}
+    return [name for name, codes in made_by.items() if codes != {now}]
 
 
 def failure(notebook: Path) -> str:

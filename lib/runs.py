@@ -151,6 +151,11 @@ class Stage:
             self.seconds("total", time.monotonic() - self.started)
             done = {"settings": fingerprint(self.settings), "code": code_digest()}
             done["peak_gb"] = self.memory.look()
+            before = self.folder / "reopened.json"
+            if before.exists():  # a part of it was made then
+                old = load_json(before)
+                done["earlier"] = sorted({old["code"], *old.get("earlier", [])} - {done["code"]})
+                done["peak_gb"] = max(done["peak_gb"], old.get("peak_gb") or 0.0)
             write_text(self.folder / "manifest.json", json.dumps(manifest(), indent=1) + "\n")
         rows = [*rows, summary_row(f"seconds_{self.name}", self.seconds("total"))]
         rows.append(summary_row(f"peak_gb_{self.name}", done.get("peak_gb")))
@@ -274,6 +279,9 @@ def open_stage(
     """
     profile = load_profile(run, model, dataset)
     folder = run_folder(run, profile.model, profile.dataset, seed)
+    count = folder / "training_seeds"  # which make writes
+    if count.exists():
+        profile = profile.model_copy(update={"training_seeds": int(count.read_text())})
     dump = profile.model_dump()
     settings = {"model": profile.models[profile.model], "dataset": profile.dataset, "seed": seed}
     settings |= {key: dump[key] for key in uses if key in dump}
@@ -300,16 +308,24 @@ def _given() -> str:
 def reopen(run: Path, seeds: int) -> None:
     """Give a run another number of training seeds: 03 and 04 are open again, what they hold stays.
 
-    Raises FolderInUse where another process is at work on one of them.
+    Raises FolderInUse, and changes nothing, where another process is at work in the run.
     """
-    for name in SEEDED:
-        folder = run / name
-        if folder.exists():
+    folders = [run / name for name in STAGES if (run / name).exists()]
+    try:
+        for folder in folders:
             hold(folder)
-            (folder / "done.json").unlink(missing_ok=True)
+        for name in SEEDED:
+            done = run / name / "done.json"
+            if done.exists():
+                if load_json(done).get("code") != code_digest():
+                    print(f"{run / name} was made by other code; its first seed stays as it is")
+                os.replace(done, done.with_name("reopened.json"))
+            (run / f"{name}.ipynb").unlink(missing_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / "training_seeds", f"{seeds}\n")
+    finally:
+        for folder in folders:
             let_go(folder)
-        (run / f"{name}.ipynb").unlink(missing_ok=True)
-    write_text(run / "training_seeds", f"{seeds}\n")
 
 
 def main() -> None:

@@ -300,7 +300,7 @@ def test_every_figure_of_a_notebook_has_a_caption(tmp_path):
     assert set(named) == set(texts) - {"bars", "bands", "by_stratum", "engine"}
     strata = {"zero": (0.0, 0.0), "low": (0.0, 0.25), "middle": (0.25, 0.75), "high": (0.75, 1.0)}
     for name in named:
-        asks = "{by_stratum}" in texts[name]
+        asks = "{by_stratum}" in texts[name] or "{strata}" in texts[name]
         words = caption(name, strata if asks else None)
         assert "{" not in words and words.endswith(".")
         assert ("zero: none, low: up to 25%, middle: up to 75%, high: above 75%" in words) is asks

@@ -80,7 +80,7 @@ def test_shipped_grids_hold_what_they_say():
         ({"slurm": {"judge": {"gpus": 8}}}, "unknown key `slurm.judge.gpus`; allowed: account"),
         (
             {"run": "papr"},
-            "unknown profile 'papr'; allowed: benchmark, example, gpu, laptop, paper, smoke",
+            "unknown profile 'papr'; allowed: benchmark, example, gpu, laptop, lora, paper, smoke",
         ),
         ({"models": ["gpt"]}, "unknown model 'gpt'; allowed: smollm2-135m"),
         ({"datasets": ["nqq"]}, "unknown dataset 'nqq'; allowed: atlas, nq, triviaqa"),

@@ -36,7 +36,8 @@ def test_same_settings_resume_then_load(tmp_path):
 def renewed(out, *words):
     """The stages that make would run."""
     command = ["make", "-n", "04_grpo", f"OUTPUTS={out}", f"PY={sys.executable}", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    env = {k: v for k, v in os.environ.items() if k not in ("SEEDS", "MAKEFLAGS", "MAKELEVEL")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=env)
     return re.findall(r'"== (\w+) ', done.stdout)
 
 
@@ -47,24 +48,32 @@ def test_training_seeds_are_added_to_a_finished_run(tmp_path):
         stage = Stage(run, name, SETTINGS)
         write_text(stage.path("samples.txt"), "kept")
         stage.finish([])
-        write_text(run / f"{name}.ipynb", "{}")
+        write_text(run / f"{name}.ipynb", '{"cells": []}')
     assert renewed(tmp_path) == renewed(tmp_path, "SEEDS=1") == []
     assert renewed(tmp_path, "SEEDS=3") == names[2:]
 
+    with_lock = Stage(run, "05_redistribution", SETTINGS)  # this process is at work there
+    another = [sys.executable, "-m", "lib.runs", "seeds", str(run), "3"]
+    refused = subprocess.run(another, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert str(os.getpid()) in refused.stderr
+    assert renewed(tmp_path) == []  # nothing is changed
+    with_lock.finish([])
+
+    done = run / "03_baselines" / "done.json"
+    write_text(done, json.dumps(json.loads(done.read_text()) | {"code": "old", "peak_gb": 99.0}))
     runs.reopen(run, 3)
     stages = {name: Stage(run, name, SETTINGS) for name in names}
     assert [name for name, stage in stages.items() if not stage.done] == names[2:]
     assert all(stage.path("samples.txt").read_text() == "kept" for stage in stages.values())
-    another = [sys.executable, "-m", "lib.runs", "seeds", str(run), "1"]
-    refused = subprocess.run(another, cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert str(os.getpid()) in refused.stderr  # this process is at work there
-
     for name in names[2:]:
         stages[name].finish([])
-        write_text(run / f"{name}.ipynb", "{}")
+        write_text(run / f"{name}.ipynb", '{"cells": []}')
     assert renewed(tmp_path) == renewed(tmp_path, "SEEDS=3") == []
     assert renewed(tmp_path, "SEEDS=1") == names[2:]
+    assert [json.loads(done.read_text())[key] for key in ("earlier", "peak_gb")] == [["old"], 99.0]
+    assert "03_baselines was made by other code" in finding(run)
+    assert "04_grpo was made by other code" not in finding(run)
     runs.forget(tmp_path / "laptop")
 
 

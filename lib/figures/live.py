@@ -7,12 +7,13 @@ It is served to this machine only, loads nothing, and changes nothing in the run
 
 import argparse
 import base64
+import contextlib
 import html
 import time
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from lib.figures.accuracy import CURVE_LABELS, plot_training_curves
@@ -35,10 +36,13 @@ p {{ margin: 0 0 .5em; }}
 </style></head><body><h1>{title}</h1>{body}</body></html>"""
 
 
-def trainings(run: Path) -> list[Path]:
-    """The folders of a run's trainings, the one that was written last first."""
-    logs = sorted(run.glob("*/**/log.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent for path in logs]
+def trainings(run: Path) -> dict[Path, float]:
+    """The folders of a run's trainings and when each was written, the last one first."""
+    written = {}
+    for path in run.glob("*/**/log.jsonl"):
+        with contextlib.suppress(FileNotFoundError):  # a training was removed meanwhile
+            written[path.parent] = path.stat().st_mtime
+    return dict(sorted(written.items(), key=lambda item: item[1], reverse=True))
 
 
 @lru_cache(maxsize=2 * SHOWN)
@@ -73,8 +77,7 @@ def section(folder: Path, written: float) -> str:
 def live_page(run: Path) -> str:
     """The page as it is now."""
     parts = []
-    for folder in trainings(run)[:SHOWN]:
-        written = (folder / "log.jsonl").stat().st_mtime
+    for folder, written in islice(trainings(run).items(), SHOWN):
         ago = f"written {time.time() - written:.0f} s ago"
         name = html.escape(str(folder.relative_to(run)))
         parts.append(f"<h2>{name}: {'finished' if finished(folder) else ago}</h2>")
@@ -88,15 +91,18 @@ def page_server(run: Path, port: int) -> HTTPServer:
     """A server of the page on loopback, not yet at work; port 0 takes a free one."""
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 1  # seconds: browsers open connections to spare
+
         def do_GET(self):
             if self.path != "/":
                 return self.send_error(404)
             page = live_page(run).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
+            with contextlib.suppress(ConnectionError):  # who looked is gone
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Content-Length", str(len(page)))
+                self.end_headers()
+                self.wfile.write(page)
 
         def log_message(self, *arguments):
             """Nothing is said of each look."""

@@ -122,7 +122,8 @@ def caption(name: str, strata: dict | None = None) -> str:
     texts = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text())
     words = {key: texts[key] for key in ("bars", "bands")}
     if strata:
-        words["by_stratum"] = texts["by_stratum"].format(strata=thresholds(strata))
+        words["strata"] = thresholds(strata)
+        words["by_stratum"] = texts["by_stratum"].format(**words)
     return texts[name].format(**words)
 
 

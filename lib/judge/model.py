@@ -14,6 +14,7 @@ A verdict is 1.0, 0.0, or None where the judge failed, which is never a wrong an
    them believes anything, and the run stops.
 """
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -99,6 +100,7 @@ PLAIN_CASES = (
     ("Which animal barks?", "dog", "goldfish"),
     ("What is frozen water called?", "ice", "sand"),
 )
+COUNTED = ("calls", "cached", "tokens")  # of the client's counts
 CONTROLLED = 20  # positives in a call, from which on a share of disputes says something
 
 
@@ -303,7 +305,6 @@ class ModelJudge:
         self.catalogue, self.counts, self.trusted = catalogue, Counter(), False
         self.failures: list[dict] = []  # the notes of failed verdicts
         self._early = Early(self._ask)
-        self._used = Counter(self.client.counts)  # the client's counts at the end of a call
 
     def begin(self, questions, answers, predictions) -> None:
         """Ask about these cases while the caller goes on; the next call has their verdicts."""
@@ -313,29 +314,34 @@ class ModelJudge:
         """(verdict, note) of each (question, gold answers, prediction)."""
         notes: list[dict] = []
         columns = map(list, zip(*cases, strict=True)) if cases else ([], [], [])
-        verdicts = _ask_model(self.client, self.settings, *columns, notes, self.catalogue)
+        with self._counted():
+            verdicts = _ask_model(self.client, self.settings, *columns, notes, self.catalogue)
         return list(zip(verdicts, notes, strict=True))
+
+    @contextlib.contextmanager
+    def _counted(self):
+        """What the client, which others use too, does meanwhile is this judge's."""
+        before = Counter(self.client.counts)
+        try:
+            yield
+        finally:
+            now = self.client.counts
+            self.counts.update({name: now[name] - before[name] for name in COUNTED})
 
     def __call__(
         self, questions, answers, predictions, notes: list | None = None
     ) -> list[float | None]:
         notes = [] if notes is None else notes
-        try:
-            cases = list(zip(questions, answers, predictions, strict=True))
-            known = self._early.take()
-            rest = iter(self._ask([case for case in cases if case_key(case) not in known]))
-            ends = [known.get(case_key(case)) or next(rest) for case in cases]
-            verdicts = [verdict for verdict, _ in ends]
-            notes += [note for _, note in ends]
-            if self.settings.guards:
-                _stop_if_failing(notes, verdicts, self.settings)
-            if any(note["fooled"] for note in notes):
-                self._check_belief()
-        finally:
-            now = Counter(self.client.counts)
-            names = ("calls", "cached", "tokens")
-            self.counts.update({name: now[name] - self._used[name] for name in names})
-            self._used = now
+        cases = list(zip(questions, answers, predictions, strict=True))
+        known = self._early.take()
+        rest = iter(self._ask([case for case in cases if case_key(case) not in known]))
+        ends = [known.get(case_key(case)) or next(rest) for case in cases]
+        verdicts = [verdict for verdict, _ in ends]
+        notes += [note for _, note in ends]
+        if self.settings.guards:
+            _stop_if_failing(notes, verdicts, self.settings)
+        if any(note["fooled"] for note in notes):
+            self._check_belief()
         self.failures += [note for note, v in zip(notes, verdicts, strict=True) if v is None]
         now = Counter(answers=len(notes), failed=sum(v is None for v in verdicts))
         read = JUDGE_PROMPTS[self.settings.prompt][1]
@@ -357,7 +363,8 @@ class ModelJudge:
             return
         wording = JUDGE_PROMPTS[self.settings.prompt]
         cases = [(question, [gold], wrong) for question, gold, wrong in PLAIN_CASES]
-        replies = _replies(self.client, cases, wording, self.settings.reply_tokens)
+        with self._counted():
+            replies = _replies(self.client, cases, wording, self.settings.reply_tokens)
         verdicts = [wording[1](reply) for reply, _ in replies]
         believed, n = verdicts.count(1.0), len(verdicts) - verdicts.count(None)
         if n and wilson(believed, n)[0] > self.settings.max_fooled:

@@ -59,6 +59,7 @@ def model_card(profile, run: Path) -> str:
         )
         if name in rows
     ]
+    searched = " before the search" if profile.search else ""
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {profile.model} after GRPO on {profile.dataset}",
@@ -66,7 +67,7 @@ def model_card(profile, run: Path) -> str:
         f"{count} closed-book questions without chain of thought, after the method of "
         f"[arXiv 2605.07153]({PAPER}). Seed {run.name.removeprefix('seed')}, step {facts['step']} "
         f"of the training, chosen by its accuracy on validation questions.",
-        f"Learning rate {grpo.learning_rate:g} before the search, {grpo.questions_per_step} "
+        f"Learning rate {grpo.learning_rate:g}{searched}, {grpo.questions_per_step} "
         f"questions a step, {grpo.num_generations} answers each, beta {grpo.beta:g}, loss "
         f"`{grpo.loss_type}`; made with commit {made['commit']}, torch {made['versions']['torch']}"
         f", trl {made['versions']['trl']}.",

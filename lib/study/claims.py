@@ -167,7 +167,8 @@ def _over_trainings(rows: pd.DataFrame) -> pd.DataFrame:
     """Each run's gains over several training seeds in place of those of its first."""
     keys = [*CELL, "seed"]
     counts = rows[rows["name"] == "training_seeds"].set_index(keys)["value"]
-    pooled = rows[rows["name"].str.endswith("_over_seeds")]
+    # DPO has one training
+    pooled = rows[rows["name"].str.fullmatch("(?!gain_dpo).*_over_seeds")]
     pooled = pooled.assign(trainings=counts.reindex(pd.MultiIndex.from_frame(pooled[keys])).values)
     pooled = pooled[pooled["trainings"] > 1].astype({"trainings": int})
     names = pooled["name"].str.removesuffix("_over_seeds")
