@@ -132,11 +132,12 @@ endif
 export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKernelApp|^ *$$
 
 # A stage keeps its samples and weights in its own folder, so an edited notebook runs again and never retrains.
+# TRAINING_PARENT is make: a notebook whose make was killed ends too.
 # A failed notebook stays in failed/: a target that exists is whole.
 $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 	@mkdir -p $(OUT)/failed
 	@echo "== $* ($(OUT))"
-	@set -o pipefail; $(PY) -m papermill -k python3 --no-progress-bar --stdout-file - --stderr-file - \
+	@set -o pipefail; export TRAINING_PARENT=$$PPID; $(PY) -m papermill -k python3 --no-progress-bar --stdout-file - --stderr-file - \
 	  -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) -p seed $(SEED) \
 	  $< $(OUT)/failed/$*.ipynb 2>&1 | tee $(OUT)/failed/$*.log \
 	  | while IFS= read -r line; do \

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-PARENT = "TRAINING_PARENT"  # environment: the process that a training works for
+PARENT = "TRAINING_PARENT"  # environment: the process that a training or a notebook works for
 _held: dict[Path, int] = {}  # folder -> open file of the lock, as long as this process holds it
 
 

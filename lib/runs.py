@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.config import ROOT, Profile, load_profile
-from lib.processes import FolderInUse, PeakMemory, hold, let_go
+from lib.processes import FolderInUse, PeakMemory, end_with_parent, hold, let_go
 from lib.tables import load_json, load_table, write_table, write_text
 from lib.variants import differing, variant_name
 
@@ -279,6 +279,7 @@ def open_stage(
     """
     profile = load_profile(run, model, dataset)
     folder = run_folder(run, profile.model, profile.dataset, seed)
+    end_with_parent()  # where make runs the notebook
     count = folder / "training_seeds"  # which make writes
     if count.exists():
         profile = profile.model_copy(update={"training_seeds": int(count.read_text())})

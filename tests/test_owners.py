@@ -232,3 +232,25 @@ def test_an_edited_file_of_questions_is_noticed(tmp_path, monkeypatch):
     path.write_text("question,answers\nwhere is Rome,France\n")
     with pytest.raises(SettingsDiffer, match="sources"):
         open_stage(*opened, more=source_files)
+
+
+def test_a_notebook_ends_with_its_make(tmp_path):
+    words = ["01_data", "RUN=smoke", f"OUTPUTS={tmp_path}", f"PY={sys.executable}"]
+    begun = tmp_path / "smoke" / "smollm2-135m" / "atlas" / "seed0" / "01_data" / "settings.json"
+    log, below = tmp_path / "make.log", []
+    with log.open("w") as out:  # in this session: nobody hangs up when make is gone
+        make = subprocess.Popen(["make", *words], cwd=ROOT, stdout=out, stderr=out)
+    try:
+        end = time.monotonic() + 60
+        while not begun.exists() and make.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        below = psutil.Process(make.pid).children(recursive=True)
+        assert any("ipykernel_launcher" in p.cmdline() for p in below), log.read_text()
+        make.terminate()
+        make.wait(10)
+        assert psutil.wait_procs(below, timeout=10)[1] == []
+        assert not begun.with_name("done.json").exists()  # it was ended, not waited for
+    finally:
+        for process in below:
+            if process.is_running():
+                process.kill()
