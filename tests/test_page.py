@@ -8,7 +8,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from lib.study.page import finding_section, make_page, question_rows, sanitise
+from lib.study.page import browse, finding_section, make_page, question_rows, sanitise
 from lib.tables import write_table
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>$title</b> =HYPERLINK(1)"
@@ -135,4 +135,23 @@ def test_filters_filter_in_a_browser(run, tmp_path, link, shown, others):
     table = body[body.index('<div class="controls">') :]
     assert all(text in table for text in shown), table
     assert not any(text in table for text in others)
+    assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_the_questions_are_browsed_inside_a_notebook(run, tmp_path):
+    frame = browse(run)._repr_html_()
+    assert "Ended" not in frame  # the notebooks are not in it
+    act = """<p id=said></p><script>
+    onload = () => { const page = document.querySelector("iframe").contentDocument;
+      page.getElementById("outcome").value = "repaired";
+      page.getElementById("outcome").dispatchEvent(new Event("change", {bubbles: true}));
+      document.getElementById("said").textContent = page.getElementById("count").textContent; };
+    </script>"""
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<html><body>{frame}{act}</body></html>")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom"]
+    done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
+    assert '<p id="said">1 of 3 questions' in done.stdout
     assert "CONSOLE" not in done.stderr

@@ -177,9 +177,9 @@ def finding_section(run: Path) -> str:
     return f'<h2 id="finding">What was found</h2>{"".join(parts)}'
 
 
-def make_page(run: Path) -> str:
-    """The page of a run. Raises FileNotFoundError where it has no questions yet."""
-    stages = executed(run)
+def make_page(run: Path, whole: bool = True) -> str:
+    """The page of a run, or its questions alone. Raises FileNotFoundError where it has none yet."""
+    stages = executed(run) if whole else []
     names = ["finding", "questions", *(path.stem for path in stages)]
     sections = [
         f'<h2 id="{path.stem}">{path.stem}</h2><p><a href="#finding">back to the finding</a></p>'
@@ -191,16 +191,16 @@ def make_page(run: Path) -> str:
     template = string.Template(Path(__file__).with_name("page.html").read_text())
     return template.substitute(
         title=html.escape(" / ".join(run.resolve().parts[-4:])),
-        links=" ".join(f'<a href="#{name}">{name}</a>' for name in names),
-        finding=finding_section(run),
+        links=" ".join(f'<a href="#{name}">{name}</a>' for name in names if whole),
+        finding=finding_section(run) if whole else "",
         stages="\n".join(sections),
         data=data.replace("<", "\\u003c"),
     )
 
 
 def browse(run: Path, height: int = 800) -> IFrame:
-    """The page of a run inside a notebook."""
-    inside = html.escape(make_page(Path(run)), quote=True)
+    """The questions of a run inside a notebook: `browse(stage.run)`."""
+    inside = html.escape(make_page(Path(run), whole=False), quote=True)
     return IFrame("about:blank", "100%", height, extras=[f'srcdoc="{inside}"'])
 
 
