@@ -65,10 +65,21 @@ def accuracy(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> dict:
     if len(share) == len(graded):
         low, high = wilson(share.sum(), len(share))
     else:
-        low, high = bootstrap(share, n_boot=n_boot, seed=seed)
+        low, high = share_interval(share, n_boot, seed)
 
     failed = len(grades) - len(graded)
     return {"value": value, "low": low, "high": high, "n": len(share), "failed": failed}
+
+
+def share_interval(shares, n_boot: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """The bootstrap interval (low, high) of the mean of the questions' shares, each in 0 to 1.
+
+    Where all are 0, or all 1, it is Wilson's: no width would say that no other question differs.
+    """
+    shares = np.asarray(shares, float)
+    if len(shares) and shares.min() == shares.max() and shares[0] in (0.0, 1.0):
+        return wilson(shares.sum(), len(shares))
+    return bootstrap(shares, n_boot=n_boot, seed=seed)
 
 
 def pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -235,7 +246,7 @@ def pass_curve(grades: pd.DataFrame, ks=None, n_boot: int = 2000, seed: int = 0)
     rows = []
     for k in ks or powers_of_two(n.min()):
         value = pass_at_k(n, c, k)
-        low, high = bootstrap(value, n_boot=n_boot, seed=seed)
+        low, high = share_interval(value, n_boot, seed)
         rows.append({"k": k, "value": value.mean(), "low": low, "high": high, "n": len(value)})
     return pd.DataFrame(rows)
 

@@ -221,3 +221,13 @@ def test_relative_gain_both_ways():
     never_right = both.assign(before=[0] * 4 + [1] * 4)
     zero = metrics.relative_gain(never_right, list("aaaabbbb"), n_boot=100)
     assert zero.set_index("name").loc["mean_of_ratios", "left_out"] == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_shares_that_are_all_alike_have_an_interval_with_a_width(share):
+    assert metrics.share_interval([share] * 64) == metrics.wilson(64 * share, 64)
+    samples = pd.DataFrame({"question_id": np.repeat(range(64), 4), "correct": bool(share)})
+    row = metrics.accuracy(samples)
+    assert row["high"] - row["low"] > 0.05
+    curve = metrics.pass_curve(samples)
+    assert (curve["high"] - curve["low"] > 0.05).all()

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib.metrics import bootstrap, gain, holm, pair, paired_permutation, ratio, wilson
+from lib.metrics import gain, holm, pair, paired_interval, paired_permutation, ratio, wilson
 from lib.study.redistribution import expected_again
 
 
@@ -116,7 +116,7 @@ def against(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]], n_boot: int = 2
         both = kept[0].merge(kept[1], on="question_id", suffixes=("", "_reference"))
         both = both.astype({"correct": float, "correct_reference": float})
         change = both["correct"] - both["correct_reference"]
-        low, high = bootstrap(change, n_boot=n_boot, seed=seed)
+        low, high = paired_interval(change, n_boot, seed)
         p = paired_permutation(both["correct_reference"], both["correct"], seed)
         rows.append((name, change.mean(), low, high, len(both), p))
     frame = pd.DataFrame(rows, columns=["name", "value", "low", "high", "n", "p"])

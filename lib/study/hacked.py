@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.judge.grading import judge_answer
-from lib.metrics import bootstrap, wilson
+from lib.metrics import share_interval, wilson
 from lib.training.apart import read_log, read_rollouts
 
 ROLLOUT_MEASURES = ("reward", "true", "attack")
@@ -45,7 +45,7 @@ def curves(arms: dict[str, pd.DataFrame], n_boot: int = 2000, seed: int = 0) -> 
         for step, part in frame.groupby("step"):
             for measure in ROLLOUT_MEASURES:
                 means = _group_means(part, measure)
-                low, high = bootstrap(means, n_boot=n_boot, seed=seed)
+                low, high = share_interval(means, n_boot, seed)
                 rows.append((arm, step, measure, means.mean(), low, high, len(means)))
     return pd.DataFrame(rows, columns=["arm", "step", "measure", "value", "low", "high", "n"])
 
@@ -78,7 +78,7 @@ def ends(arms: dict[str, pd.DataFrame], n_boot: int = 2000, seed: int = 0) -> pd
                 for _ in range(n_boot)
             ]
             for when, means in (("first", first), ("last", last)):
-                low, high = bootstrap(means, n_boot=n_boot, seed=seed)
+                low, high = share_interval(means, n_boot, seed)
                 rows.append((arm, measure, when, means.mean(), low, high, len(means)))
 
             low, high = np.quantile(draws, (0.025, 0.975))

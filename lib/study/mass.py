@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib.judge.grading import short_answers
 from lib.judge.rules import abstains, hedges
-from lib.metrics import bootstrap, pair, wilson
+from lib.metrics import bootstrap, pair, share_interval, wilson
 from lib.text import normalise
 
 
@@ -214,7 +214,7 @@ def seen_mass(
             for correct, seen in product((True, False), repeat=2):
                 hit = (frame["correct"] == correct) & (frame["seen"] == seen)
                 share = hit.groupby(frame["question_id"]).mean()
-                low, high = bootstrap(share, n_boot=n_boot, seed=seed)
+                low, high = share_interval(share, n_boot, seed)
                 rows.append((who, level, correct, seen, share.mean(), low, high, len(share)))
     columns = ["who", "level", "correct", "seen", "value", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)

@@ -5,12 +5,13 @@ import pandas as pd
 from scipy.special import betaln
 
 from lib.metrics import (
-    bootstrap,
     pair,
+    paired_interval,
     pass_at_k,
     pass_curve,
     powers_of_two,
     sample_counts,
+    share_interval,
     wilson,
 )
 
@@ -121,7 +122,7 @@ def resampling_control(
     for who, frame in shares.items():
         for stratum, part in _by_stratum(frame, strata):
             n = len(part)
-            low, high = bootstrap(part["share"], n_boot=n_boot, seed=seed)
+            low, high = share_interval(part["share"], n_boot, seed)
             rows.append((who, "accuracy", stratum, part["share"].mean(), low, high, n))
             hits = int((part["correct"] > 0).sum())
             rows.append((who, "hit", stratum, hits / n, *wilson(hits, n), n))
@@ -150,7 +151,7 @@ def gain_over_resampling(strata, control, after, n_boot: int = 2000, seed: int =
 
     rows = []
     for stratum, part in _by_stratum(change, strata):
-        low, high = bootstrap(part["change"], n_boot=n_boot, seed=seed)
+        low, high = paired_interval(part["change"], n_boot, seed)
         rows.append((stratum, part["change"].mean(), low, high, len(part)))
     return pd.DataFrame(rows, columns=["stratum", "value", "low", "high", "n"])
 

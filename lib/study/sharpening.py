@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.engine.models import Policy
 from lib.engine.sampling import score
-from lib.metrics import bootstrap, ranked_votes
+from lib.metrics import bootstrap, ranked_votes, share_interval
 from lib.prompts import proposed, true_or_false
 
 ALPHAS = (1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
@@ -99,7 +99,7 @@ def _power_curve(
         correct = [part["correct"].to_numpy(float) for part in by_question]
         shares = np.array([w @ c for w, c in zip(weights, correct, strict=True)])
 
-        low, high = bootstrap(shares, n_boot=n_boot, seed=seed)
+        low, high = share_interval(shares, n_boot, seed)
         effective = float(np.mean([1 / (w @ w) for w in weights]))
         rows.append((alpha, shares.mean(), low, high, len(shares), effective))
     return pd.DataFrame(rows, columns=["alpha", "value", "low", "high", "n", "effective"])
@@ -151,7 +151,7 @@ def majority_curve(
     for k in ks:
         enough = [question for question in questions if len(question[0]) >= k]
         values = np.array([_vote_share(question, k, draws, rng) for question in enough])
-        low, high = bootstrap(values, n_boot=n_boot, seed=seed)
+        low, high = share_interval(values, n_boot, seed)
         rows.append((k, values.mean(), low, high, len(values)))
     return pd.DataFrame(rows, columns=["k", "value", "low", "high", "n"])
 

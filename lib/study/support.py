@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 
 from lib.judge.grading import short_answers
-from lib.metrics import bootstrap, pass_at_k, powers_of_two, ranked_votes, sample_counts, wilson
+from lib.metrics import (
+    bootstrap,
+    paired_interval,
+    pass_at_k,
+    powers_of_two,
+    ranked_votes,
+    sample_counts,
+    wilson,
+)
 from lib.study.redistribution import thin_questions
 
 
@@ -38,7 +46,7 @@ def pass_difference(
         reach = {who: pass_at_k(one["n"], one["correct"], k) for who, one in counts.items()}
         for who in others:
             change = reach[who] - reach["before"]
-            low, high = bootstrap(change, n_boot=n_boot, seed=seed)
+            low, high = paired_interval(change, n_boot, seed)
             rows.append((who, k, change.mean(), low, high, len(change)))
     return pd.DataFrame(rows, columns=["who", "k", "value", "low", "high", "n"])
 
