@@ -51,7 +51,8 @@ VARIANT := $(subst $(space),+,$(strip $(RUN) $(sort $(SET))))
 OUT = $(OUTPUTS)/$(VARIANT)/$(MODEL)/$(DATASET)/seed$(SEED)
 # how many training seeds: a run keeps those that it has; for `make seeds` a list of seeds
 HAS = $(or $(shell cat $(1)/training_seeds 2>/dev/null),1)
-SEEDS ?= $(call HAS,$(OUT))
+HAD := $(call HAS,$(OUT))
+SEEDS ?= $(HAD)
 $(if $(if $(filter seeds,$(MAKECMDGOALS)),$(call left,$(subst $(space),,$(SEEDS)),$(digits)),$(call whole,SEEDS)),$(call refuse,SEEDS,it is not a whole number))
 
 PYTHON ?= python3
@@ -153,7 +154,7 @@ $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_baselines.ipynb $(OUT)/07_judge.ipynb: $(OUT)/02_dedup.ipynb
 $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
 $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb $(EXPERIMENTS): $(OUT)/04_grpo.ipynb
-ifneq ($(SEEDS),$(call HAS,$(OUT)))
+ifneq ($(SEEDS),$(HAD))
 .PHONY: reopen
 $(OUT)/03_baselines.ipynb $(OUT)/04_grpo.ipynb: reopen
 reopen: $(OUT)/02_dedup.ipynb  # 03 and 04 train the seeds that are missing, and nothing again

@@ -180,7 +180,7 @@ def finding_section(run: Path) -> str:
 def make_page(run: Path, whole: bool = True) -> str:
     """The page of a run, or its questions alone. Raises FileNotFoundError where it has none yet."""
     stages = executed(run) if whole else []
-    names = ["finding", "questions", *(path.stem for path in stages)]
+    names = ["finding", "questions", *(path.stem for path in stages)] if whole else []
     sections = [
         f'<h2 id="{path.stem}">{path.stem}</h2><p><a href="#finding">back to the finding</a></p>'
         f"{render_notebook(path)}"
@@ -191,7 +191,7 @@ def make_page(run: Path, whole: bool = True) -> str:
     template = string.Template(Path(__file__).with_name("page.html").read_text())
     return template.substitute(
         title=html.escape(" / ".join(run.resolve().parts[-4:])),
-        links=" ".join(f'<a href="#{name}">{name}</a>' for name in names if whole),
+        links=" ".join(f'<a href="#{name}">{name}</a>' for name in names),
         finding=finding_section(run) if whole else "",
         stages="\n".join(sections),
         data=data.replace("<", "\\u003c"),

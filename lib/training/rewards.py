@@ -22,6 +22,7 @@ class Rewards:
         self.path = path
         self.texts = texts
         self.stops = frozenset(stops)
+        self.begins = hasattr(judge, "begin")  # such as lib.judge.model.ModelJudge
 
     def correct(
         self,
@@ -51,10 +52,9 @@ class Rewards:
         return rewards
 
     def begin(self, question: str, answers: list[str], texts: list[str], ids: list) -> None:
-        """A group is finished while others are still decoded: a judge that can begins with it."""
-        if hasattr(self.judge, "begin"):
-            seen = [text for text, one in zip(texts, ids, strict=True) if self.is_judged(one)]
-            self.judge.begin([question] * len(seen), [answers] * len(seen), seen)
+        """A group is finished while others are still decoded: the judge begins with it."""
+        seen = [text for text, one in zip(texts, ids, strict=True) if self.is_judged(one)]
+        self.judge.begin([question] * len(seen), [answers] * len(seen), seen)
 
     def is_judged(self, ids: list[int]) -> bool:
         """Whether the judge sees an answer: one that ended by itself, or any by its wish."""

@@ -72,7 +72,7 @@ class SharedPrefixGRPO(GRPOTrainer):
 
     def begin_judging(self, record: dict) -> None:
         """Tell the rewards of a finished group, while the others are still decoded."""
-        if self.rewards:
+        if self.rewards and self.rewards.begins:
             row = self._asked[record["index"]]
             texts = self.processing_class.batch_decode(record["ids"], skip_special_tokens=True)
             self.rewards.begin(row["question"], row["answers"], texts, record["ids"])
