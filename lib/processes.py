@@ -1,8 +1,10 @@
 """Processes: one writer for each folder, no child that outlives its parent, the memory in use."""
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
+import functools
 import gc
 import json
 import os
@@ -10,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -95,14 +98,37 @@ def end_with_parent(every: float = 1.0, group: bool = False) -> None:
     if not parent:
         return
 
-    def watch() -> None:
-        while psutil.pid_exists(parent) and psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(every)
+    def look() -> None:
+        if psutil.pid_exists(parent) and psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
+            return
         if group:
             os.killpg(os.getpid(), signal.SIGTERM)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    _repeat(look, every)
+
+
+def _repeat(work: Callable[[], object], every: float) -> None:
+    """Call `work` now and every so many seconds, in a thread of its own, until this process ends.
+
+    The thread is over before the interpreter takes itself apart: Python 3.11 crashes at times
+    when a thread wakes up in the middle of that.
+    """
+    ending = threading.Event()
+
+    def run() -> None:
+        work()
+        while not ending.wait(every):
+            work()
+
+    thread = threading.Thread(target=run, daemon=True)
+
+    def end() -> None:
+        ending.set()
+        thread.join()
+
+    atexit.register(end)
+    thread.start()
 
 
 def release_memory(collect: bool = True) -> None:
@@ -122,14 +148,7 @@ class PeakMemory:
 
     def __init__(self, every: float = 1.0):
         self.bytes = 0
-        self.every = every
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
-
-    def _watch(self) -> None:
-        while True:
-            self.look()
-            time.sleep(self.every)
+        _repeat(self.look, every)
 
     def look(self) -> float:
         """Take a look now; the peak so far in GB (2**30 bytes)."""
@@ -141,3 +160,9 @@ class PeakMemory:
                 continue
         self.bytes = max(self.bytes, total)
         return self.bytes / 2**30
+
+
+@functools.cache
+def peak_memory() -> PeakMemory:
+    """The one that every stage of this process reads."""
+    return PeakMemory()

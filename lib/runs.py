@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.config import ROOT, Profile, load_profile
-from lib.processes import FolderInUse, PeakMemory, end_with_parent, hold, let_go
+from lib.processes import FolderInUse, end_with_parent, hold, let_go, peak_memory
 from lib.tables import load_json, load_table, write_table, write_text
 from lib.variants import differing, variant_name
 
@@ -81,7 +81,7 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.done:
             hold(self.folder)
-            self.memory = PeakMemory()
+            self.memory = peak_memory()
             free = shutil.disk_usage(self.folder).free / 2**30
             if free < needs_gb:
                 let_go(self.folder)

@@ -15,7 +15,7 @@ import pytest
 
 from lib.config import ROOT, ProfileError, load_profile
 from lib.engine.models import load_policy
-from lib.processes import FolderInUse, PeakMemory, hold, let_go
+from lib.processes import PARENT, FolderInUse, PeakMemory, hold, let_go
 from lib.questions.sources import source_files
 from lib.report import finding
 from lib.runs import SettingsDiffer, Stage, forget, open_stage
@@ -93,6 +93,20 @@ def test_peak_memory_counts_children():
     child.kill()
     child.wait()
     assert watch.look() > before + 0.25  # a peak stays
+
+
+def test_no_thread_is_left_when_the_interpreter_ends():
+    code = """
+import atexit, threading
+atexit.register(lambda: print(threading.active_count(), flush=True))  # the last to be called
+from lib.processes import PeakMemory, end_with_parent
+PeakMemory(0.01)
+end_with_parent(0.01)
+assert threading.active_count() == 3
+"""
+    env = os.environ | {PARENT: str(os.getpid())}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
 
 
 @pytest.mark.parametrize("run", ["../laptop", "laptop/../laptop", "", ".laptop"])
