@@ -206,7 +206,12 @@ judge-stop: $(READY)  ## end the judge that `make judge` serves
 faults: $(READY)  ## what may go wrong, done on purpose: a table in outputs/faults; an error where one goes unnoticed
 	HF_HUB_OFFLINE=1 $(PY) -m faults
 
-bench: $(READY) .venv-vllm/.ready  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
+.venv-peers/.ready: requirements/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+bench: $(READY) .venv-vllm/.ready .venv-peers/.ready  ## the engine against its peers: outputs/bench/engine.json, a table and a figure
 	HF_HUB_OFFLINE=1 $(PY) -m bench
 
 lab: $(READY)  ## JupyterLab on this machine only, with a token; LAB=… adds options

@@ -16,6 +16,8 @@ def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
         "greedy": 3,
         "samples_generate": 4,
         "samples_vllm": 4,
+        "samples_llama_cpp": 4,
+        "samples_openvino": 4,
         "scoring": 5,
     }
     fig, axes = panels(2, height=2.7)

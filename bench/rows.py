@@ -4,11 +4,10 @@ import copy
 import json
 import os
 import statistics
-import subprocess
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,14 +15,15 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
+from bench.apart import drawing
 from bench.memory import memory_row
 from bench.neighbours import beside_rows
 from bench.peers import Clock, OursGiven, StockGiven, random_model, stock
 from bench.timing import Timing, compared_row, interleave, limit_row, matmul_rate
 from lib.config import ROOT, load_profile
 from lib.engine.decoding import decode, uniform_draws
-from lib.engine.linear import FASTER, use_fast_products
-from lib.engine.models import load_policy, make_policy
+from lib.engine.linear import FASTER, use_bf16_products, use_fast_products
+from lib.engine.models import load_policy, make_policy, wheel_file
 from lib.engine.sampling import answer_logprobs
 from lib.engine.trie import Trie, share_prefixes
 from lib.prompts import direct, render
@@ -40,6 +40,9 @@ ROWS = (
     "greedy",
     "samples_generate",
     "samples_vllm",
+    "samples_llama_cpp",
+    "samples_openvino",
+    "bf16",
     "scoring",
     "update",
     "step",
@@ -47,7 +50,7 @@ ROWS = (
     "memory",
     "growth",
 )
-VLLM = ROOT / ".venv-vllm" / "bin" / "python"
+VLLM, PEERS = (ROOT / f".venv-{name}" / "bin" / "python" for name in ("vllm", "peers"))
 
 
 class Bench:
@@ -127,12 +130,11 @@ class Bench:
                 num_return_sequences=n,
             )
 
-    def decode(self, prompts, n, rows=256):
-        return list(
-            decode(
-                self.policy, prompts, lambda i: uniform_draws(0, str(i), n, LENGTH), LENGTH, rows
-            )
-        )
+    def decode(self, prompts, n, policy=None):
+        def draws(i):
+            return uniform_draws(0, str(i), n, LENGTH)
+
+        return list(decode(policy or self.policy, prompts, draws, LENGTH))
 
     def greedy_answers(self, count: int) -> list[dict]:
         """The greedy answers of the first `count` questions."""
@@ -215,38 +217,44 @@ class Bench:
         self.add(limit_row("limit_samples", setting, operations, timing))
 
     def samples_vllm(self) -> None:
+        self.samples_by("vllm", "vLLM on CPU, prefix caching", VLLM, ["bench.vllm_peer"])
+
+    def samples_llama_cpp(self) -> None:
+        program = ["bench.gguf_peers", "llama_cpp", str(wheel_file())]
+        self.samples_by("llama_cpp", "llama.cpp, Q4_1, a slot a sample", PEERS, program)
+
+    def samples_openvino(self) -> None:
+        program = ["bench.gguf_peers", "openvino", str(wheel_file())]
+        self.samples_by("openvino", "OpenVINO GenAI, Q4_1 in fp32", PEERS, program)
+
+    def samples_by(self, name: str, label: str, python: Path, program: list[str]) -> None:
+        """128 samples of two questions each, here and by a peer in an environment of its own."""
         prompts, n = self.prompts[:2], 128
-        given = json.dumps({"prompts": prompts, "n": n, "length": LENGTH})
-        with subprocess.Popen(
-            [VLLM, "-m", "bench.vllm_peer"],
-            cwd=ROOT,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            process.stdin.write(given + "\n")
+        setting = f"{len(prompts)} questions, n={n}, up to {LENGTH} tokens"
+        ours = partial(self.decode, prompts, n)
+        with drawing(python, program, {"prompts": prompts, "n": n, "length": LENGTH}) as draw:
+            self.compare(f"samples_{name}", setting, label, ours, draw, same=False)
 
-            def draw(model=None):  # vLLM holds its own
-                process.stdin.write("draw\n")
-                process.stdin.flush()
-                line = next((line for line in process.stdout if line.startswith("SECONDS")), None)
-                if line is None:
-                    raise RuntimeError(
-                        f"vLLM ended without samples; try {VLLM} -m bench.vllm_peer by hand"
-                    )
-                return SimpleNamespace(seconds=float(line.split()[1]))
+    def bf16(self) -> None:
+        """Samples by bf16 products beside the same in fp32, and what the rounding costs."""
+        prompts, n = self.prompts[:GROUPS], 40
+        rounded = replace(self.policy, model=copy.deepcopy(self.policy.model))
+        try:
+            use_bf16_products(rounded.model)
+        except ValueError as error:
+            return print(f"bf16: {error}", flush=True)
 
-            draw()  # loads and warms up
-            self.compare(
-                "samples_vllm",
-                f"{len(prompts)} questions, n={n}, up to {LENGTH} tokens",
-                "vLLM on CPU, prefix caching",
-                partial(self.decode, prompts, n),
-                draw,
-                same=False,
-            )
-            process.stdin.close()
+        def off(ours, _) -> str:
+            answers = [(d["index"], ids) for d in ours for ids in d["ids"]]
+            pairs = [(prompts[i], list(ids)) for i, ids in answers]
+            exact = np.array(answer_logprobs(self.policy, pairs))
+            nats = np.abs(np.concatenate([d["logprob"] for d in ours]) - exact)
+            nats /= [len(ids) for _, ids in answers]
+            return f"a token's log-probability off by {nats.mean():.1e}, at most {nats.max():.1e}"
+
+        setting = f"{len(prompts)} questions, n={n}, up to {LENGTH} tokens"
+        ours, exact = partial(self.decode, prompts, n, rounded), lambda _: self.decode(prompts, n)
+        self.compare("bf16", setting, "the same in fp32", ours, exact, off, same=False)
 
     def scoring(self) -> None:
         prompts = self.prompts[:16]
@@ -386,18 +394,5 @@ class Bench:
                 ):
                     pass
                 seconds = time.perf_counter() - began
-                self.add(
-                    {
-                        "name": f"growth_{what}",
-                        "setting": f"{what}={value}",
-                        "value": value,
-                        "peer": None,
-                        "ours_s": seconds,
-                        "peer_s": None,
-                        "ratio": None,
-                        "low": None,
-                        "high": None,
-                        "repeats": 1,
-                        "exactness": None,
-                    }
-                )
+                row = {"name": f"growth_{what}", "setting": f"{what}={value}", "value": value}
+                self.add(row | {"ours_s": seconds, "repeats": 1})

@@ -121,6 +121,8 @@ class Sampling(Section):
     temperatures: list[Positive] = [0.25, 0.5, 0.75]  # beside 1
     temperature_samples: Count = 8
     rows: Count = Field(256, exclude=True)  # at most; fewer where memory is short
+    # decoding on a CPU multiplies in bf16: faster, other samples; trained and scored in fp32
+    bf16_products: bool = Field(False, exclude_if=lambda on: not on)
     likely_questions: Count  # questions whose likeliest answers are enumerated
     likely_nodes: Count  # prefixes that are run for each of them
     backend: Literal["engine", "vllm"] = "engine"
@@ -149,6 +151,8 @@ class Grpo(Training):
     scale_rewards: Literal["group", "batch", "none"]
     skip_zero_variance: bool
     difficulty_weight: NotNegative = 0.0
+    # who answers in training: the engine, or TRL's vLLM beside the training on the same cards
+    rollouts: Literal["engine", "vllm"] = Field("engine", exclude_if=lambda who: who == "engine")
     evaluate_every: Count
     save_every: Count
     bf16: bool = False

