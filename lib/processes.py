@@ -1,4 +1,4 @@
-"""Processes: one writer for each folder, no child that outlives its parent, the memory in use."""
+"""Processes: one writer for each folder, children and servers that end in time, memory in use."""
 
 import atexit
 import contextlib
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from pathlib import Path
 import psutil
 
 PARENT = "TRAINING_PARENT"  # environment: the process that a training or a notebook works for
+PATIENCE = 3600  # seconds a server may take to load: 72B from a network disk needs many minutes
+SIGN_OF_LIFE = 15.0  # seconds between two signs of life while it loads
 _held: dict[Path, int] = {}  # folder -> open file of the lock, as long as this process holds it
 
 
@@ -106,6 +109,60 @@ def end_with_parent(every: float = 1.0, group: bool = False) -> None:
         os._exit(1)
 
     _repeat(look, every)
+
+
+class ServerError(RuntimeError):
+    """A server does not come up: the message says why and what to do."""
+
+
+def start_server(command: list[str], log: Path) -> subprocess.Popen:
+    """A process that leads a group of its own, ends with this one, and writes to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            command, stdout=file, stderr=file, start_new_session=True, preexec_fn=_dies_with_parent
+        )
+
+
+def _dies_with_parent() -> None:
+    """In the child: end when its parent ends, even by kill -9 (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def wait_for_server(
+    process: subprocess.Popen, answers: Callable[[], bool], log: Path, name: str
+) -> float:
+    """Wait until `answers()`; the seconds that it took. Raises ServerError where it ended."""
+    began = last_sign = time.monotonic()
+    while not answers():
+        if process.poll() is not None:
+            lines = log.read_text(errors="replace").splitlines()
+            why = " ".join([line for line in lines if "Error" in line][-1:])[-300:]
+            raise ServerError(
+                f"vllm ended with status {process.returncode} before it answered; {log} says why: "
+                f"{why}"
+            )
+        now = time.monotonic()
+        if now - began > PATIENCE:
+            raise ServerError(f"no answer within {PATIENCE} s; see {log}")
+        if now - last_sign > SIGN_OF_LIFE:
+            print(f"{name} loads, {now - began:.0f} s so far (log: {log})", flush=True)
+            last_sign = now
+        time.sleep(1)
+    return time.monotonic() - began
+
+
+def stop_server(process: subprocess.Popen) -> None:
+    """End a server and everything it started: asked first, killed after half a minute."""
+    for number, wait in ((signal.SIGTERM, 30), (signal.SIGKILL, 10)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
+            break
+    with contextlib.suppress(ProcessLookupError):  # what outlived its parent
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _repeat(work: Callable[[], object], every: float) -> None:

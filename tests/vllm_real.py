@@ -1,20 +1,23 @@
-"""vLLM itself, in an environment of its own (make test-vllm), against the engine."""
+"""vLLM itself, beside everything of the project in one environment (make test-vllm)."""
 
 import os
 import subprocess
 import sys
 import time
 import urllib.request
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
+from lib.config import load_profile
 from lib.engine import vllm as serving
 from lib.engine.models import load_policy, wheel_weights
 from lib.engine.sampling import greedy, sample
 from lib.engine.vllm import open_vllm
+from lib.processes import ServerError
+from lib.training.grpo import train_grpo
 
 QUESTIONS = pd.DataFrame({
     "question_id": [f"q{i}" for i in range(4)],
@@ -27,14 +30,7 @@ os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB: two engines at once
 
 @pytest.fixture(scope="module")
 def policy():
-    wheel = SimpleNamespace(models={"m": "wheel"}, model="m", threads=None, dtype="float32")
-    return load_policy(wheel)
-
-
-@pytest.fixture(scope="module")
-def served():
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    return open_vllm(str(wheel_weights()), dtype="float32", max_length=256, enforce_eager=True)
+    return load_policy(load_profile("laptop"))
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +83,18 @@ def check(other, policy, tmp_path):
     pd.testing.assert_frame_equal(again, theirs)
 
 
-def test_in_this_process(served, policy, tmp_path):
-    check(served, policy, tmp_path)
+def test_a_server_of_its_own_that_ends_with_its_policy(policy, tmp_path):
+    own = open_vllm(str(wheel_weights()), dtype="float32", options=["--enforce-eager"])
+    check(own, policy, tmp_path)
+    [server] = [p for p in psutil.Process().children() if "api_server" in " ".join(p.cmdline())]
+    family = [server, *server.children(recursive=True)]
+    own = None
+    assert psutil.wait_procs(family, timeout=40)[1] == []
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path):
+    with pytest.raises(ServerError, match=r"vllm ended with status [12] .*server.log says why"):
+        open_vllm(str(wheel_weights()), options=["--no-such-option"])
 
 
 def test_a_server(server, policy, tmp_path, monkeypatch):
@@ -101,3 +107,23 @@ def test_a_server(server, policy, tmp_path, monkeypatch):
         open_vllm("some/model", base_url=f"http://127.0.0.1:{PORT}/v1")
     with pytest.raises(ConnectionError, match="no server answers"):
         open_vllm("some/model", base_url="http://127.0.0.1:9/v1")
+
+
+def test_grpo_with_trl_s_vllm_rollouts(tmp_path):
+    """Two steps; TRL's vLLM takes the weights of the step, so its log-probabilities are ours."""
+    profile = load_profile("smoke")
+    grpo = profile.grpo.model_copy(
+        update={"rollouts": "vllm", "questions_per_step": 4, "micro_batch": 20}
+    )
+    judge = profile.judge.model_copy(update={"kind": "alias"})
+    profile = profile.model_copy(update={"grpo": grpo, "judge": judge})
+    answers = (["France"], ["Italy"], ["Fe"], ["Japan"])
+    train = QUESTIONS.assign(answers=list(answers))
+    train_grpo(profile, train, train.iloc[:0], tmp_path / "vllm", seed=0, steps=2)
+
+    log = pd.read_json(tmp_path / "vllm" / "log.jsonl", lines=True)
+    assert log["step"].tolist() == [1, 2]
+    assert (log["sampling/sampling_logp_difference/mean"] < 0.05).all()  # nats a token
+    rollouts = pd.read_json(tmp_path / "vllm" / "rollouts.jsonl", lines=True)
+    assert rollouts["n"].eq(5).all()
+    assert len(rollouts) == 8

@@ -1,39 +1,49 @@
-"""vLLM in place of the engine for sampling: in this process, or any server of the OpenAI protocol.
+"""vLLM in place of the engine for sampling: a server of one's own, or any of its protocol.
 
-Both take unique prompts with n, and give what lib.engine.decoding.decode gives. Sampling needs no
+It takes unique prompts with n, and gives what lib.engine.decoding.decode gives. Sampling needs no
 gradient and vLLM's kernels are made for GPUs; the engine of this project stays the default, since
-it needs no other environment. A server may be one of many copies (data parallel, Ray): only its
-address matters.
+it needs no other package. A server of one's own has a copy of the model on every visible card and
+ends with its policy, so that the next policy, and a training, find the cards free.
 """
 
 import os
+import socket
+import sys
+import tempfile
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import httpx2
 import numpy as np
 import openai
+import torch
 from transformers import AutoTokenizer, GenerationConfig
 
 from lib.engine.decoding import finish_reason
 from lib.judge.address import is_loopback
+from lib.processes import start_server, stop_server, wait_for_server
 from lib.template import fit_tokenizer
 
-PROMPTS_TOGETHER = 64  # handed to vLLM at once: answers come, and are kept, after each batch
+PROMPTS_TOGETHER = 64  # requests on their way at once
+MAX_TOKENS = 1024  # tokens of a prompt and its answer
+MEMORY = 0.6  # of a card: the engine scores beside the server
 
 
 @dataclass(frozen=True)
 class ServedPolicy:
     """A policy that vLLM runs: the name it is served under, its tokenizer, and its end-of-turn ids.
 
-    engine: a vllm.LLM of this process, or an openai.OpenAI client.
+    When nothing refers to the policy any more, a server of its own ends.
     """
 
     name: str
-    engine: Any
+    client: openai.OpenAI
     tokenizer: Any
     stops: frozenset[int]
 
@@ -46,9 +56,8 @@ class ServedPolicy:
         (VLLM_ENABLE_V1_MULTIPROCESSING=0 or VLLM_BATCH_INVARIANT=1).
         """
         seeds = [crc32(f"{seed} {key} {first}".encode()) >> 1 for key in keys]
-        run = self._remote if isinstance(self.engine, openai.OpenAI) else self._local
         heat = 0.0 if n is None else temperature
-        for index, answers in run(prompts, seeds, n, max_new_tokens, heat):
+        for index, answers in self._ask(prompts, seeds, n, max_new_tokens, heat):
             ids = [list(tokens) for tokens, _ in answers]
             if report:
                 report(len(ids))
@@ -59,36 +68,11 @@ class ServedPolicy:
                 "finish": [finish_reason(tokens, self.stops) for tokens in ids],
             }
 
-    def _local(self, prompts, seeds, n, max_new_tokens, heat):
-        """(index, answers) of each prompt, an answer being (token ids, logprob)."""
-        from vllm import SamplingParams
-
-        for start in range(0, len(prompts), PROMPTS_TOGETHER):
-            part = range(start, min(start + PROMPTS_TOGETHER, len(prompts)))
-            settings = [
-                SamplingParams(
-                    n=n or 1,
-                    temperature=heat,
-                    top_p=1.0,
-                    top_k=0,
-                    seed=seeds[i],
-                    max_tokens=max_new_tokens,
-                    stop_token_ids=sorted(self.stops),
-                    logprobs=0,
-                    detokenize=False,
-                )
-                for i in part
-            ]
-            inputs = [{"prompt_token_ids": prompts[i]} for i in part]
-            requests = self.engine.generate(inputs, settings, use_tqdm=False)
-            for i, request in zip(part, requests, strict=True):
-                yield i, [(one.token_ids, one.cumulative_logprob) for one in request.outputs]
-
-    def _remote(self, prompts, seeds, n, max_new_tokens, heat):
-        """The same from the server, in the order in which its replies come."""
+    def _ask(self, prompts, seeds, n, max_new_tokens, heat):
+        """(index, answers) of each prompt as replies come, an answer being (token ids, logprob)."""
 
         def ask(i):
-            reply = self.engine.completions.create(
+            reply = self.client.completions.create(
                 model=self.name,
                 prompt=prompts[i],
                 n=n or 1,
@@ -112,21 +96,60 @@ class ServedPolicy:
 
 
 def open_vllm(
-    name: str, revision=None, dtype="bfloat16", base_url=None, max_length: int = 1024, **options
+    name: str, revision=None, dtype="bfloat16", base_url=None, options=()
 ) -> ServedPolicy:
-    """The model folder or hub id `name` run by vLLM in this process, or found at `base_url`.
+    """The model folder or hub id `name` under a vLLM server of its own, or found at `base_url`.
 
-    Raises ModuleNotFoundError without vllm, ConnectionError when nobody answers at `base_url`, and
+    options: further ones of vLLM's server. Raises ModuleNotFoundError without vllm, ServerError
+    where its server does not come up, ConnectionError when nobody answers at `base_url`, and
     LookupError when the server has other models.
     """
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     config = GenerationConfig.from_pretrained(name, revision=revision)
-    if base_url:
-        engine = connect(name, base_url)
-    else:
-        engine = start_engine(name, revision, dtype, max_length, options)
     stops, _ = fit_tokenizer(tokenizer, config)
-    return ServedPolicy(name, engine, tokenizer, stops)
+    if base_url:
+        return ServedPolicy(name, connect(name, base_url), tokenizer, stops)
+
+    log = Path(tempfile.mkdtemp(prefix="vllm-")) / "server.log"
+    command, address = server_command(name, revision, dtype)
+    process = start_server([*command, *options], log)
+    try:
+        wait_for_server(process, lambda: _up(address), log, name)
+        policy = ServedPolicy(name, connect(name, f"{address}/v1"), tokenizer, stops)
+    except BaseException:
+        stop_server(process)
+        raise
+    weakref.finalize(policy, stop_server, process)  # at the latest when this process ends
+    return policy
+
+
+def server_command(name: str, revision, dtype: str) -> tuple[list[str], str]:
+    """The command of a server on a free port of this machine, and its address."""
+    if find_spec("vllm") is None:
+        raise ModuleNotFoundError(
+            "sampling.backend `vllm` needs the package vllm: see requirements/README.md"
+        )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cards = torch.cuda.device_count()
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", name]
+    command += ["--revision", revision] if revision else []
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", dtype]
+    command += ["--max-model-len", str(MAX_TOKENS), "--enable-prefix-caching"]
+    if cards:  # the rest is left for scoring beside it
+        command += ["--data-parallel-size", str(cards), "--gpu-memory-utilization", str(MEMORY)]
+    else:  # on a CPU its seeded generators cannot go back when a prompt is read in several parts
+        command += ["--no-enable-chunked-prefill"]
+    return command, f"http://127.0.0.1:{port}"
+
+
+def _up(address: str) -> bool:
+    """Whether the server takes requests."""
+    try:
+        return httpx2.get(f"{address}/health", timeout=5, trust_env=False).is_success
+    except httpx2.HTTPError:
+        return False
 
 
 def connect(name: str, base_url: str) -> openai.OpenAI:
@@ -146,27 +169,3 @@ def connect(name: str, base_url: str) -> openai.OpenAI:
             f"{base_url} serves {', '.join(known)}, not {name}; start one: vllm serve {name}"
         )
     return client
-
-
-def start_engine(name: str, revision, dtype: str, max_length: int, options: dict):
-    """vLLM's engine in this process; options: further arguments of vllm.LLM."""
-    try:
-        from vllm import LLM
-        from vllm.platforms import current_platform
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "sampling.backend `vllm` needs the package vllm: see requirements/README.md"
-        ) from None
-
-    # on a CPU its seeded generators cannot go back when a prompt is read in several parts
-    if current_platform.is_cpu():
-        options = {"enable_chunked_prefill": False} | options
-
-    return LLM(
-        str(Path(name)) if Path(name).exists() else name,
-        revision=revision,
-        dtype=dtype,
-        max_model_len=max_length,
-        enable_prefix_caching=True,
-        **options,
-    )

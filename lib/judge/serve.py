@@ -1,8 +1,6 @@
 """vLLM serves the profile's judge model and leaves its address where the client looks."""
 
 import argparse
-import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -15,10 +13,9 @@ from urllib.parse import urlsplit
 
 from lib.config import ProfileError, load_profile
 from lib.judge.address import note, running
+from lib.processes import ServerError, start_server, stop_server, wait_for_server
 
 PORT = 8001  # where the profile gives no address
-PATIENCE = 3600  # seconds a judge may take to load: 72B from a network disk needs many minutes
-SIGN_OF_LIFE = 15.0  # seconds between two signs of life while it loads
 CONTEXT = 4096  # tokens of a request and its reply; the judge's and dedup's stay below a thousand
 LOCAL = ("localhost", "127.0.0.1")
 ABOUT = """import importlib.util, json
@@ -31,7 +28,7 @@ if about["vllm"]:
 print(json.dumps(about))"""
 
 
-class JudgeError(RuntimeError):
+class JudgeError(ServerError):
     """The judge cannot be served: the message says why and what to do."""
 
 
@@ -126,55 +123,15 @@ def answers(base_url: str, model: str) -> bool:
         return False
 
 
-def dies_with_parent() -> None:
-    """In the child: end when this process ends, even by kill -9 (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def stop(process: subprocess.Popen) -> None:
-    """End a server and everything it started: asked first, killed after half a minute."""
-    for number, wait in ((signal.SIGTERM, 30), (signal.SIGKILL, 10)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(wait)
-            break
-    with contextlib.suppress(ProcessLookupError):  # what outlived its parent
-        os.killpg(process.pid, signal.SIGKILL)
-
-
 def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> int:
     """Run the server until it ends or is stopped, with its note; returns its exit status."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w") as file:
-        process = subprocess.Popen(
-            arguments, stdout=file, stderr=file, start_new_session=True, preexec_fn=dies_with_parent
-        )
+    process = start_server(arguments, log)
     try:
-        began = last_sign = time.monotonic()
-        while not answers(base_url, model):
-            if process.poll() is not None:
-                last = [
-                    line for line in log.read_text(errors="replace").splitlines() if "Error" in line
-                ][-1:]
-                raise JudgeError(
-                    f"vllm ended with status {process.returncode} before it answered; {log} says "
-                    "why: "
-                    f"{' '.join(last)[-300:]}"
-                )
-            now = time.monotonic()
-            if now - began > PATIENCE:
-                raise JudgeError(f"no answer within {PATIENCE} s; see {log}")
-            if now - last_sign > SIGN_OF_LIFE:
-                print(f"{model} loads, {now - began:.0f} s so far (log: {log})", flush=True)
-                last_sign = now
-            time.sleep(1)
+        took = wait_for_server(process, lambda: answers(base_url, model), log, model)
         temporary = note().with_suffix(".tmp")
         about = {"base_url": base_url, "model": model, "pid": os.getpid()}
         temporary.write_text(json.dumps(about | {"host": socket.gethostname()}) + "\n")
         os.replace(temporary, note())
-        took = time.monotonic() - began
         print(
             f"{model} answers at {base_url} after {took:.0f} s; Ctrl-C or `make judge-stop` ends "
             "it",
@@ -182,7 +139,7 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
         )
         return process.wait()
     finally:
-        stop(process)
+        stop_server(process)
         note().unlink(missing_ok=True)
 
 
@@ -246,7 +203,7 @@ def main() -> None:
             model.partition("@")[0],
             note().with_name("judge.log"),
         )
-    except (JudgeError, ProfileError, OSError) as error:
+    except (ServerError, ProfileError, OSError) as error:
         sys.exit(f"judge: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         status = 0
