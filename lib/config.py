@@ -126,7 +126,7 @@ class Sampling(Section):
     likely_questions: Count  # questions whose likeliest answers are enumerated
     likely_nodes: Count  # prefixes that are run for each of them
     backend: Literal["engine", "vllm"] = "engine"
-    base_url: str | None = None  # with `backend: vllm`, a server in place of this process
+    base_url: str | None = None  # with `backend: vllm`, your server in place of the run's own
 
 
 class Training(Section):

@@ -202,6 +202,8 @@ def make_trainer(
     """The trainer of `policy`, ready for its first step; the profile's switches are set."""
     if config.beta:  # TRL loads the reference by the model's name: let it be the same revision
         config.model_init_kwargs = {"revision": locate(profile.models[profile.model])[1]}
+    if config.use_vllm:
+        config.generation_kwargs = {"stop_token_ids": sorted(policy.stops)}
     trainer = SharedPrefixGRPO(
         model=policy.model,
         reward_funcs=reward,
