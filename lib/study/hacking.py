@@ -141,12 +141,15 @@ def train_arm(
     The validation accuracy is true accuracy: the rule judge measures it.
     """
     hacking = profile.audit.hacking
+    asked = hacking.questions_per_step
+    # whole groups that divide a step, a quarter of it at most: a judge may be in memory as well
+    few = next(k for k in range(max(1, asked // 4), 0, -1) if asked % k == 0)
     shared = {"steps", "questions_per_step", "num_generations", "learning_rate"}
     changes = hacking.model_dump(include=shared) | {
         "evaluate_every": hacking.steps,
         "save_every": hacking.steps,
         "epochs": None,
-        "micro_batch": hacking.questions_per_step * hacking.num_generations,
+        "micro_batch": few * hacking.num_generations,
     }
     grpo = profile.grpo.model_copy(update=changes)
     profile = profile.model_copy(update={"judge": Judge(kind="alias"), "grpo": grpo})
