@@ -10,7 +10,7 @@ from lib.questions.invented import CITIES, QUESTION, in_sentence, invented_quest
 from lib.questions.splits import HALVES, answer_half
 from lib.study.ablations import arm_gains, arm_table, outcomes
 from lib.study.origin import by_exposure, choices, exposure_trend, fact_table, over_seeds, repair_by
-from lib.study.transfer import REST, crossover, forgotten, source_of, transfer_matrix
+from lib.study.transfer import REST, crossover, forgotten, own_and_other, source_of, transfer_matrix
 from lib.training.controls import TernaryReward
 from lib.training.rewards import Rewards
 
@@ -124,6 +124,16 @@ def test_the_matrix_by_hand():
     table = transfer_matrix(base, trained, source, n_boot=100).set_index(["trained", "tested"])
     assert table["value"].to_dict() == {("one", "one"): 1.0, ("one", REST): 0.0}
     assert table["n"].tolist() == [2, 2]
+
+
+def test_own_and_other_kinds_by_hand():
+    ids = list("abcde")
+    source = pd.Series(["one", "one", "two", "two", REST], index=ids)
+    trained = {"one": grades("11001", ids), "two": grades("10x11", ids)}
+    table = own_and_other(grades("00000", ids), trained, source, n_boot=100).set_index("name")
+    assert table.loc["own kind", ["value", "n"]].tolist() == [1.0, 3]  # c has no verdict
+    assert table.loc["other kinds", ["value", "n"]].tolist() == [0.25, 4]  # a, of a b c d
+    assert table.loc["own less other", ["value", "n"]].tolist() == [pytest.approx(2 / 3), 3]
 
 
 def test_crossover_takes_each_question_from_both_policies():

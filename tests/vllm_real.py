@@ -113,7 +113,12 @@ def test_grpo_with_trl_s_vllm_rollouts(tmp_path):
     """Two steps; TRL's vLLM takes the weights of the step, so its log-probabilities are ours."""
     profile = load_profile("smoke")
     grpo = profile.grpo.model_copy(
-        update={"rollouts": "vllm", "questions_per_step": 4, "micro_batch": 20}
+        update={
+            "rollouts": "vllm",
+            "questions_per_step": 4,
+            "num_generations": 5,
+            "micro_batch": 20,
+        }
     )
     judge = profile.judge.model_copy(update={"kind": "alias"})
     profile = profile.model_copy(update={"grpo": grpo, "judge": judge})

@@ -17,7 +17,8 @@ def plot_matrix(frame: pd.DataFrame, ax):
     marks = zip(COLOURS, MARKERS, strict=True)
     looks = {name: (f"trained on {name}", *mark) for name, mark in zip(names, marks, strict=False)}
     counts = frame.groupby("tested")["n"].max()
-    order = list(dict.fromkeys(frame["tested"]))
+    tested = list(dict.fromkeys(frame["tested"]))
+    order = [*(name for name in names if name in tested), *(t for t in tested if t not in names)]
     grouped(ax, frame, "tested", order, "trained", looks, gap=0.14)
     ax.set_xticks(range(len(order)), [f"{name}\n(n={counts[name]:.0f})" for name in order])
     ax.axhline(0, color="black", linewidth=0.6)

@@ -40,6 +40,29 @@ def transfer_matrix(
     return frame[["trained", "tested", "value", "low", "high", "n", "p", "holm"]]
 
 
+def own_and_other(
+    base: pd.DataFrame,
+    trained: dict[str, pd.DataFrame],
+    source: pd.Series,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The matrix in three rows, a frame as of `against`: does a training help beyond its kind?
+
+    base, trained, source: as of `transfer_matrix`; questions of no source are left out. The rows
+    are the gain after training on a question's own kind, the mean gain after training on each of
+    the other kinds, and the paired difference between them.
+    """
+    asked = source[source.isin(trained)]
+    frames = [frame.assign(trained=name) for name, frame in trained.items()]
+    answered = pd.concat(frames)[lambda f: f["question_id"].isin(asked.index)]
+    answered = answered.dropna(subset="correct").astype({"correct": float})
+    own = answered["question_id"].map(asked) == answered["trained"]
+    others = answered[~own].groupby("question_id", as_index=False)["correct"].mean()
+    pairs = {"own kind": (answered[own], base), "other kinds": (others, base)}
+    return against(pairs | {"own less other": (answered[own], others)}, n_boot, seed)
+
+
 def crossover(
     base: pd.DataFrame,
     trained: dict[str, pd.DataFrame],
