@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lib.config import ProfileError, changed, load_profile
-from lib.questions.abilities import other_facts, prose, sum_questions
+from lib.questions.abilities import grade_sums, other_facts, prose, sum_questions
 from lib.questions.invented import CITIES, QUESTION, in_sentence, invented_questions, told_facts
 from lib.questions.splits import HALVES, answer_half
 from lib.study.ablations import arm_gains, arm_table, outcomes
@@ -113,6 +113,28 @@ def test_outcomes_by_hand():
 
 
 # transfer
+
+
+@pytest.mark.parametrize(
+    "text, right",
+    [
+        ("55", True),
+        ("25 + 30 equals 55.", True),
+        ("25 plus 30 is 55", True),
+        ("To find 25 + 30 we add them, which is 55. So, 25 + 3", True),
+        ("The sum is **55**.", True),
+        ("25 + 30 = 60, not 55.", False),
+        ("155", False),
+        ("25 + 30", False),
+        ("fifty-five", False),
+    ],
+)
+def test_a_sum_is_the_first_number_that_the_question_does_not_name(text, right):
+    asked = pd.DataFrame(
+        {"question_id": ["s"], "question": ["What is 25 plus 30?"], "answers": [["55"]]}
+    )
+    answers = pd.DataFrame({"question_id": ["s"], "policy": "p", "sample": 0, "text": [text]})
+    assert grade_sums(answers, asked)["correct"].tolist() == [right]
 
 
 def test_the_matrix_by_hand():

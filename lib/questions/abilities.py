@@ -1,11 +1,14 @@
 """What a policy can do besides the facts of a run: sums, facts of other relations, plain prose."""
 
+import re
 from pydoc_data.topics import topics
 
 import numpy as np
 import pandas as pd
 
 from lib.questions.atlas import WORDINGS, atlas
+
+NUMERAL = re.compile(r"\d+")
 
 
 def sum_questions(count: int, seed: int) -> pd.DataFrame:
@@ -19,6 +22,22 @@ def sum_questions(count: int, seed: int) -> pd.DataFrame:
         "answers": [[str(a + b)] for a, b in drawn],
     }
     return pd.DataFrame(rows).assign(dataset="sums", split="test", relation="sum")
+
+
+def grade_sums(answers: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    """Grades of answers to `sum_questions`: right where the first new number is the sum.
+
+    New: not one that the question names, so that "8 + 10 equals 18", "18" and "that is 18" count
+    alike. A sentence's rules for names would take the numbers that are added for other answers.
+    """
+    rows = answers.join(asked.set_index("question_id")[["question", "answers"]], on="question_id")
+    right = []
+    for row in rows.itertuples():
+        given = set(NUMERAL.findall(row.question))
+        new = [number for number in NUMERAL.findall(row.text) if number not in given]
+        right.append(new[:1] == list(row.answers))
+    grades = rows[["question_id", "policy", "sample"]]
+    return grades.assign(judge="sum", correct=pd.array(right, "boolean"))
 
 
 def other_facts(asked, count: int, seed: int) -> pd.DataFrame:
