@@ -141,15 +141,12 @@ def train_arm(
     The validation accuracy is true accuracy: the rule judge measures it.
     """
     hacking = profile.audit.hacking
-    asked = hacking.questions_per_step
-    # whole groups that divide a step, a quarter of it at most: a judge may be in memory as well
-    few = next(k for k in range(max(1, asked // 4), 0, -1) if asked % k == 0)
     shared = {"steps", "questions_per_step", "num_generations", "learning_rate"}
     changes = hacking.model_dump(include=shared) | {
         "evaluate_every": hacking.steps,
         "save_every": hacking.steps,
         "epochs": None,
-        "micro_batch": few * hacking.num_generations,
+        "micro_batch": hacking.questions_per_step * hacking.num_generations,
     }
     grpo = profile.grpo.model_copy(update=changes)
     profile = profile.model_copy(update={"judge": Judge(kind="alias"), "grpo": grpo})
@@ -193,9 +190,10 @@ def run(
         attack = choose_attack(profile, judge, train, cases, stage, seed)
         print(f"the attack is {attack!r}", flush=True)
         start = train_start(profile, train, attack, stage / "start", seed)
+        release_memory()  # a trainer and its model refer to each other
         for arm, arm_judge in both_arms(judge).items():
             train_arm(profile, train, validation, arm_judge, start, stage / arm, seed)
-            release_memory()  # a trainer and its model refer to each other
+            release_memory()
 
     # a gigabyte and more; the log and the rollouts are what is read
     drop_weights(stage / arm for arm in ARMS)
