@@ -31,6 +31,7 @@ CURVES = {  # column of the log: TRL's name
     "reward": "reward",
     "length": "completions/mean_length",
     "entropy": "rollout_entropy",
+    "vllm_difference": "sampling/sampling_logp_difference/mean",  # nats a token, of its rollouts
     "grad_norm": "grad_norm",
     "loss": "loss",
 }  # a method without rollouts has the last two
@@ -82,7 +83,8 @@ class Evaluation(Watch):
         """One row of the log per step, with an evaluation where one is due."""
         if "loss" not in logs:
             return
-        row = {column: logs[name] for column, name in CURVES.items() if name in logs}
+        logs = {"rollout_entropy": logs.get("entropy")} | logs  # of vLLM's rollouts TRL's own
+        row = {column: logs[name] for column, name in CURVES.items() if logs.get(name) is not None}
         if "frac_reward_zero_std" in logs:
             row["signal_share"] = 1 - logs["frac_reward_zero_std"]
 
