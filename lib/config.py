@@ -121,7 +121,8 @@ class Sampling(Section):
     temperatures: list[Positive] = [0.25, 0.5, 0.75]  # beside 1
     temperature_samples: Count = 8
     rows: Count = Field(256, exclude=True)  # at most; fewer where memory is short
-    # decoding on a CPU multiplies in bf16: faster, other samples; trained and scored in fp32
+    # on a CPU decoding multiplies in bf16, and so do the log-probabilities that it gives: faster,
+    # other samples; what is trained, and scored for given answers, stays in fp32
     bf16_products: bool = Field(False, exclude_if=lambda on: not on)
     likely_questions: Count  # questions whose likeliest answers are enumerated
     likely_nodes: Count  # prefixes that are run for each of them

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 PARENT = "TRAINING_PARENT"  # environment: the process that a training or a notebook works for
+LIBC = ctypes.CDLL(None)
 PATIENCE = 3600  # seconds a server may take to load: 72B from a network disk needs many minutes
 SIGN_OF_LIFE = 15.0  # seconds between two signs of life while it loads
 _held: dict[Path, int] = {}  # folder -> open file of the lock, as long as this process holds it
@@ -102,8 +103,9 @@ def end_with_parent(every: float = 1.0, group: bool = False) -> None:
         return
 
     def look() -> None:
-        if psutil.pid_exists(parent) and psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
-            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
+                return
         if group:
             os.killpg(os.getpid(), signal.SIGTERM)
         os._exit(1)
@@ -127,7 +129,7 @@ def start_server(command: list[str], log: Path) -> subprocess.Popen:
 def _dies_with_parent() -> None:
     """In the child: end when its parent ends, even by kill -9 (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def wait_for_server(
@@ -138,7 +140,7 @@ def wait_for_server(
     while not answers():
         if process.poll() is not None:
             lines = log.read_text(errors="replace").splitlines()
-            why = " ".join([line for line in lines if "Error" in line][-1:])[-300:]
+            why = " ".join([line for line in lines if "error" in line.lower()][-1:])[-300:]
             raise ServerError(
                 f"vllm ended with status {process.returncode} before it answered; {log} says why: "
                 f"{why}"
@@ -195,9 +197,8 @@ def release_memory(collect: bool = True) -> None:
     """
     if collect:
         gc.collect()
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc's
-        libc.malloc_trim(0)
+    if hasattr(LIBC, "malloc_trim"):  # glibc's
+        LIBC.malloc_trim(0)
 
 
 class PeakMemory:

@@ -125,6 +125,8 @@ def test_outcomes_by_hand():
         ("The sum is **55**.", True),
         ("25 + 30 = 60, not 55.", False),
         ("155", False),
+        ("-55", False),
+        ("55.5", False),
         ("25 + 30", False),
         ("fifty-five", False),
     ],

@@ -108,8 +108,12 @@ def test_bf16_products_are_those_of_decoding_alone():
     assert rounded.logits.dtype == torch.float32
     off = (rounded.logits - exact.logits).abs().max()
     assert 0 < off < 2**-5 * exact.logits.abs().max()
+    model(ids).logits.sum().backward()
+    gradient = model.model.layers[0].mlp.up_proj.weight.grad.clone()
+    model.zero_grad()
     with products.packed_weights(model):  # what learns is exact
         model(ids).logits.sum().backward()
+    torch.testing.assert_close(model.model.layers[0].mlp.up_proj.weight.grad, gradient)
     assert model.lm_head.packed_dtype == torch.float32
 
     # one layer by hand: inputs, weight and product rounded to 8 bits, the bias not
@@ -122,6 +126,13 @@ def test_bf16_products_are_those_of_decoding_alone():
 def test_bf16_products_are_refused_where_they_would_be_imitated(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
     with pytest.raises(ValueError, match="bf16_products: this processor has none"):
+        products.use_bf16_products(tiny_model("qwen2"))
+
+
+@pytest.mark.skipif(not BF16, reason="the processor has no bf16 products")
+def test_bf16_products_are_refused_where_no_weights_are_packed(monkeypatch):
+    monkeypatch.setattr(products, "PACKED_MOST", 1000)
+    with pytest.raises(ValueError, match="bf16_products: its copy of the weights"):
         products.use_bf16_products(tiny_model("qwen2"))
 
 

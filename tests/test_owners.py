@@ -88,7 +88,8 @@ def test_a_training_without_such_a_process_goes_on(tmp_path):
 def test_peak_memory_counts_children():
     watch = PeakMemory(every=60)
     before = watch.look()
-    child = start("x = b'x' * (600 << 20); print('up', flush=True); input()")
+    held = "x = bytearray(600 << 20)\nx[::4096] = b'x' * 153600\nprint('up', flush=True)\n"
+    child = start(held + "while True: x[::4096] = b'y' * 153600")  # what lies idle is swapped out
     assert watch.look() > before + 0.25
     child.kill()
     child.wait()

@@ -64,7 +64,8 @@ class Linear(torch.nn.Linear):
         if x.dtype == self.weight.dtype == torch.float32 and x.numel() and self.plain():
             # the packed copy has no gradient, so it serves inference only
             if self.packed is None or not torch.is_inference_mode_enabled():
-                return Products.apply(x, self.weight, self.bias)
+                learn = Products.apply if FASTER else torch.nn.functional.linear
+                return learn(x, self.weight, self.bias)
             if self.packed_dtype == torch.float32:
                 return product(x, self.packed, self.bias)
             out = product(x.to(self.packed_dtype), self.packed).float()
@@ -92,10 +93,11 @@ def use_fast_products(model) -> None:
 
 
 def use_bf16_products(model) -> None:
-    """Let decoding multiply in bf16, at half the time: what is trained and scored stays in fp32.
+    """Let decoding multiply in bf16, which takes half the time; what learns stays in fp32.
 
     The inputs, weights and outputs of every layer but the one that gives the logits are rounded to
-    bf16's 8 bits. Raises ValueError where the processor would only imitate such products.
+    bf16's 8 bits. Raises ValueError where the processor would only imitate such products, and for
+    a model that is too large to be packed.
     """
     features = torch.cpu.get_capabilities()
     if not (features.get("avx512_bf16") or features.get("amx_bf16")):
@@ -107,6 +109,16 @@ def use_bf16_products(model) -> None:
         if type(module) in (Linear, torch.nn.Linear) and module is not output:
             module.__class__ = Linear
             module.packed_dtype = torch.bfloat16
+    if _packed_bytes(model) > PACKED_MOST:
+        raise ValueError(
+            f"sampling.bf16_products: its copy of the weights would take more than "
+            f"{PACKED_MOST / 2**30:.0f} GB; use false"
+        )
+
+
+def _packed_bytes(model) -> int:
+    layers = (module for module in model.modules() if type(module) is Linear)
+    return sum(layer.weight.numel() * layer.packed_dtype.itemsize for layer in layers)
 
 
 @contextmanager
@@ -117,7 +129,7 @@ def packed_weights(model):
     memory that is free, so that a run repeats.
     """
     layers = [module for module in model.modules() if type(module) is Linear]
-    if sum(x.weight.numel() * x.packed_dtype.itemsize for x in layers) > PACKED_MOST:
+    if _packed_bytes(model) > PACKED_MOST:
         layers = []
     try:
         for layer in layers:

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from lib.engine.decoding import finish_reason
 from lib.judge.address import is_loopback
-from lib.processes import start_server, stop_server, wait_for_server
+from lib.processes import release_memory, start_server, stop_server, wait_for_server
 from lib.template import fit_tokenizer
 
 PROMPTS_TOGETHER = 64  # requests on their way at once
@@ -53,7 +53,7 @@ class ServedPolicy:
         """What Policy.completions of lib.engine.models gives; `rows` is vLLM's own business.
 
         The same call gives the same answers where vLLM itself repeats them
-        (VLLM_ENABLE_V1_MULTIPROCESSING=0 or VLLM_BATCH_INVARIANT=1).
+        (VLLM_BATCH_INVARIANT=1).
         """
         seeds = [crc32(f"{seed} {key} {first}".encode()) >> 1 for key in keys]
         heat = 0.0 if n is None else temperature
@@ -85,6 +85,9 @@ class ServedPolicy:
                     "stop_token_ids": sorted(self.stops),
                     "return_token_ids": True,
                     "top_k": 0,
+                    # else those that the model's own generation config proposes
+                    "min_p": 0.0,
+                    "repetition_penalty": 1.0,
                 },
             )
             choices = sorted(reply.choices, key=lambda c: c.index)
@@ -110,12 +113,15 @@ def open_vllm(
     if base_url:
         return ServedPolicy(name, connect(name, base_url), tokenizer, stops)
 
+    release_memory()  # of policies before, on the cards too
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     log = Path(tempfile.mkdtemp(prefix="vllm-")) / "server.log"
     command, address = server_command(name, revision, dtype)
     process = start_server([*command, *options], log)
     try:
         wait_for_server(process, lambda: _up(address), log, name)
-        policy = ServedPolicy(name, connect(name, f"{address}/v1"), tokenizer, stops)
+        policy = ServedPolicy(name, connect(name, f"{address}/v1", own=True), tokenizer, stops)
     except BaseException:
         stop_server(process)
         raise
@@ -152,9 +158,11 @@ def _up(address: str) -> bool:
         return False
 
 
-def connect(name: str, base_url: str) -> openai.OpenAI:
+def connect(name: str, base_url: str, own: bool = False) -> openai.OpenAI:
     """A client of the server at `base_url`, which serves `name`."""
     key = os.environ.get("OPENAI_API_KEY", "none")
+    if own:  # it takes vLLM's own variable, and another server's key must not go to it
+        key = os.environ.get("VLLM_API_KEY", "none")
     http = openai.DefaultHttpxClient(trust_env=not is_loopback(base_url))
     client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=5, http_client=http)
     try:

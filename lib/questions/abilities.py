@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib.questions.atlas import WORDINGS, atlas
 
-NUMERAL = re.compile(r"\d+")
+NUMERAL = re.compile(r"(?<![\d.])-?\d+(?:\.\d+)?")
 
 
 def sum_questions(count: int, seed: int) -> pd.DataFrame:

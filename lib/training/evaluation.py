@@ -83,8 +83,7 @@ class Evaluation(Watch):
         """One row of the log per step, with an evaluation where one is due."""
         if "loss" not in logs:
             return
-        logs = {"rollout_entropy": logs.get("entropy")} | logs  # of vLLM's rollouts TRL's own
-        row = {column: logs[name] for column, name in CURVES.items() if logs.get(name) is not None}
+        row = {column: logs[name] for column, name in CURVES.items() if name in logs}
         if "frac_reward_zero_std" in logs:
             row["signal_share"] = 1 - logs["frac_reward_zero_std"]
 

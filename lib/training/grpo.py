@@ -8,7 +8,8 @@ A step of the recipe:
 
 What differs from TRL's GRPOTrainer has a number, which stands again at each place:
 1) The questions come in an order of our own, and every pass asks each question once.
-2) The engine samples the answers, from random numbers of seed, step and place.
+2) The engine samples the answers, from random numbers of seed, step and place. With `rollouts:
+   vllm` TRL's vLLM does, and TRL weighs each answer by how far its log-probabilities lie off.
 3) The answers of a group stay in one micro-batch.
 4) Each shared prefix runs once, in the policy and in the reference of the KL.
 5) With `skip_zero_variance`, answers without advantage are not run: the gradient is the same.
@@ -28,7 +29,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 from datasets import Dataset
+from huggingface_hub import snapshot_download
 from transformers import PrinterCallback
 from trl import GRPOConfig
 
@@ -36,6 +39,7 @@ from lib.config import Profile
 from lib.engine.adapters import lora_config, plain_model
 from lib.engine.models import Policy, load_policy, locate
 from lib.engine.trie import share_prefixes
+from lib.engine.vllm import MAX_TOKENS
 from lib.judge.grading import make_reward
 from lib.prompts import direct, render
 from lib.training.apart import finished, read_rollouts, schedule
@@ -90,6 +94,7 @@ def train_grpo(
     rewards = Rewards(judge, n, watch.rollouts, bool(reward), policy.stops)
 
     config = arguments(profile, steps, folder / "work", seed)
+    config.use_vllm = profile.grpo.rollouts == "vllm" and stored is None
     trainer = make_trainer(profile, policy, questions, rewards.correct, config, watch)
     trainer.negatives, trainer.rewards = negatives, rewards
     if stored is not None:
@@ -177,8 +182,9 @@ def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig
         shuffle_dataset=False,  # 1) the order is shuffled already
         num_generations=grpo.num_generations,
         max_completion_length=profile.sampling.rollout_tokens,
-        use_vllm=grpo.rollouts == "vllm",  # 2) its log-probabilities then correct the weights
         vllm_mode="colocate",
+        vllm_max_model_length=MAX_TOKENS,
+        vllm_importance_sampling_correction=True,
         temperature=1.0,
         top_p=1.0,
         top_k=0,
@@ -203,7 +209,11 @@ def make_trainer(
     if config.beta:  # TRL loads the reference by the model's name: let it be the same revision
         config.model_init_kwargs = {"revision": locate(profile.models[profile.model])[1]}
     if config.use_vllm:
+        check_vllm()
         config.generation_kwargs = {"stop_token_ids": sorted(policy.stops)}
+        name, revision = locate(profile.models[profile.model])
+        if revision and policy.model.name_or_path == name:  # TRL would take the newest one
+            policy.model.name_or_path = snapshot_download(name, revision=revision)
     trainer = SharedPrefixGRPO(
         model=policy.model,
         reward_funcs=reward,
@@ -221,6 +231,14 @@ def make_trainer(
     for model in filter(None, (trainer.model, trainer.ref_model)):
         share_prefixes(plain_model(model))  # 4)
     return trainer
+
+
+def check_vllm() -> None:
+    """Raise ValueError where TRL's vLLM cannot take the weights of each step."""
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "grpo.rollouts: vLLM's CPU build packs its weights and takes no others; use `engine`"
+        )
 
 
 def reference(trainer: SharedPrefixGRPO, policy: Policy) -> Policy | None:
