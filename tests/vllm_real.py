@@ -1,6 +1,8 @@
 """vLLM itself, beside everything of the project in one environment (make test-vllm)."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -85,7 +87,12 @@ def check(other, policy, tmp_path):
 
 
 def test_a_server_of_its_own_that_ends_with_its_policy(policy, tmp_path):
-    own = open_vllm(str(wheel_weights()), dtype="float32", options=["--enforce-eager"])
+    folder = tmp_path / "model"  # one that proposes a penalty, which is none of the policy's
+    shutil.copytree(wheel_weights(), folder)
+    proposed = json.loads((folder / "generation_config.json").read_text())
+    proposed |= {"repetition_penalty": 1.9, "temperature": 0.1, "top_k": 1, "min_p": 0.5}
+    (folder / "generation_config.json").write_text(json.dumps(proposed))
+    own = open_vllm(str(folder), dtype="float32", options=["--enforce-eager"])
     check(own, policy, tmp_path)
     [server] = [p for p in psutil.Process().children() if "api_server" in " ".join(p.cmdline())]
     family = [server, *server.children(recursive=True)]
