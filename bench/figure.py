@@ -22,6 +22,7 @@ def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
         "samples_vllm": 4,
         "samples_llama_cpp": 4,
         "samples_openvino": 4,
+        "samples_openvino_f32": 4,
         "scoring": 5,
     }
     fig, axes = panels(2, height=2.7)

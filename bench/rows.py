@@ -224,8 +224,9 @@ class Bench:
         self.samples_by("llama_cpp", "llama.cpp, Q4_1, a slot a sample", PEERS, program)
 
     def samples_openvino(self) -> None:
-        program = ["bench.gguf_peers", "openvino", str(wheel_file())]
-        self.samples_by("openvino", "OpenVINO GenAI, Q4_1 in fp32", PEERS, program)
+        for name, label in {"openvino": "8-bit products", "openvino_f32": "fp32 products"}.items():
+            program = ["bench.gguf_peers", name, str(wheel_file())]
+            self.samples_by(name, f"OpenVINO GenAI, Q4_1, {label}", PEERS, program)
 
     def samples_by(self, name: str, label: str, python: Path, program: list[str]) -> None:
         """128 samples of two questions each, here and by a peer in an environment of its own."""
