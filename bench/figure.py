@@ -25,11 +25,13 @@ def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
         "samples_openvino_f32": 4,
         "scoring": 5,
     }
-    fig, axes = panels(2, height=2.7)
+    grown = rows[rows["name"].str.startswith("growth_")]
+    fig, axes = panels(2, height=2.7) if len(grown) else panels(height=2.7)
+    left = axes[0] if len(grown) else axes
     shown = rows[rows["name"].isin(goals)].assign(value=lambda f: f["ratio"]).reset_index(drop=True)
-    whiskers(axes[0], shown.index, shown, True, color="black", marker="o", label="peer as it ships")
+    whiskers(left, shown.index, shown, True, color="black", marker="o", label="peer as it ships")
     same = shown.reindex(columns=["same_products"])["same_products"].astype(float)
-    axes[0].plot(
+    left.plot(
         same,
         shown.index,
         "o",
@@ -38,7 +40,7 @@ def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
         label="with our linear layers",
         zorder=3,
     )
-    axes[0].plot(
+    left.plot(
         [goals[name] for name in shown["name"]],
         shown.index,
         "|",
@@ -46,18 +48,17 @@ def draw_bench(rows: pd.DataFrame, folder: Path) -> None:
         markersize=12,
         label="goal",
     )
-    axes[0].set_yticks(shown.index, shown["name"].str.replace("_", " "))
-    axes[0].set_xlim(left=0)
-    axes[0].set_xlabel("times as fast as the peer")
-    legend_above(axes[0], 2)
-    grown = rows[rows["name"].str.startswith("growth_")]
+    left.set_yticks(shown.index, shown["name"].str.replace("_", " "))
+    left.set_xlim(left=0)
+    left.set_xlabel("times as fast as the peer")
+    legend_above(left, 2)
     for (name, part), marker in zip(grown.groupby("name", sort=False), "os^D", strict=False):
         label = f"{name[7:]} up to {part['value'].max():.0f}"
         axes[1].plot(
             part["value"] / part["value"].max(), part["ours_s"], marker=marker, label=label
         )
-    axes[1].set_xlabel("share of the largest size")
-    axes[1].set_ylabel("seconds")
     if len(grown):
+        axes[1].set_xlabel("share of the largest size")
+        axes[1].set_ylabel("seconds")
         legend_above(axes[1], 2)
     save(fig, rows.drop(columns="exactness"), folder, "engine", caption("engine"))
