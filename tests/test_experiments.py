@@ -158,6 +158,9 @@ def test_own_and_other_kinds_by_hand():
     assert table.loc["own kind", ["value", "n"]].tolist() == [1.0, 3]  # c has no verdict
     assert table.loc["other kinds", ["value", "n"]].tolist() == [0.25, 4]  # a, of a b c d
     assert table.loc["own less other", ["value", "n"]].tolist() == [pytest.approx(2 / 3), 3]
+    alone = own_and_other(grades("00000", ids), {"one": trained["one"]}, source)
+    assert alone.empty
+    assert list(alone) == ["name", *table]
 
 
 def test_crossover_takes_each_question_from_both_policies():

@@ -27,6 +27,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from lib.engine.decoding import finish_reason
 from lib.judge.address import is_loopback
+from lib.judge.serve import api_server
 from lib.processes import release_memory, start_server, stop_server, wait_for_server
 from lib.template import fit_tokenizer
 
@@ -139,14 +140,13 @@ def server_command(name: str, revision, dtype: str) -> tuple[list[str], str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     cards = torch.cuda.device_count()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", name]
-    command += ["--revision", revision] if revision else []
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", dtype]
-    command += ["--max-model-len", str(MAX_TOKENS), "--enable-prefix-caching"]
     if cards:  # the rest is left for scoring beside it
-        command += ["--data-parallel-size", str(cards), "--gpu-memory-utilization", str(MEMORY)]
+        spread = ["--data-parallel-size", str(cards), "--gpu-memory-utilization", str(MEMORY)]
     else:  # on a CPU its seeded generators cannot go back when a prompt is read in several parts
-        command += ["--no-enable-chunked-prefill"]
+        spread = ["--no-enable-chunked-prefill"]
+    command = api_server(
+        sys.executable, name, revision, port, MAX_TOKENS, [*spread, "--dtype", dtype]
+    )
     return command, f"http://127.0.0.1:{port}"
 
 

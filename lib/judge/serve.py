@@ -69,27 +69,19 @@ def vllm_command(
         )
     name, _, revision = model.partition("@")
     cards = cards or 1 << (max(about["cards"], 1).bit_length() - 1)
-    pinned = ["--revision", revision] if revision else []
-    return [
-        python,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        name,
-        "--served-model-name",
-        name,
-        *pinned,
-        "--tensor-parallel-size",
-        str(cards),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--max-model-len",
-        str(CONTEXT),
-        "--enable-prefix-caching",
-        *options,
-    ]
+    spread = ["--tensor-parallel-size", str(cards)]
+    return [*api_server(python, name, revision, port, CONTEXT, spread), *options]
+
+
+def api_server(
+    python: str, name: str, revision: str | None, port: int, context: int, spread: list[str]
+) -> list[str]:
+    """The command of vLLM's server on loopback; spread: how it uses the cards."""
+    command = [python, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", name, "--served-model-name", name]
+    command += ["--revision", revision] if revision else []
+    command += [*spread, "--host", "127.0.0.1", "--port", str(port)]
+    return [*command, "--max-model-len", str(context), "--enable-prefix-caching"]
 
 
 def free(port: int) -> None:

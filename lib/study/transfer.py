@@ -51,8 +51,10 @@ def own_and_other(
 
     base, trained, source: as of `transfer_matrix`; questions of no source are left out. The rows
     are the gain after training on a question's own kind, the mean gain after training on each of
-    the other kinds, and the paired difference between them.
+    the other kinds, and the paired difference between them; none where there are no two kinds.
     """
+    if len(trained) < 2:
+        return against({}, n_boot, seed)
     asked = source[source.isin(trained)]
     frames = [frame.assign(trained=name) for name, frame in trained.items()]
     answered = pd.concat(frames)[lambda f: f["question_id"].isin(asked.index)]

@@ -206,12 +206,12 @@ def make_trainer(
     profile: Profile, policy: Policy, questions: Dataset, reward, config: GRPOConfig, watch
 ) -> SharedPrefixGRPO:
     """The trainer of `policy`, ready for its first step; the profile's switches are set."""
+    name, revision = locate(profile.models[profile.model])
     if config.beta:  # TRL loads the reference by the model's name: let it be the same revision
-        config.model_init_kwargs = {"revision": locate(profile.models[profile.model])[1]}
+        config.model_init_kwargs = {"revision": revision}
     if config.use_vllm:
         check_vllm()
         config.generation_kwargs = {"stop_token_ids": sorted(policy.stops)}
-        name, revision = locate(profile.models[profile.model])
         if revision and policy.model.name_or_path == name:  # TRL would take the newest one
             policy.model.name_or_path = snapshot_download(name, revision=revision)
     trainer = SharedPrefixGRPO(
