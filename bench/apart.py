@@ -1,9 +1,10 @@
 """Peers with environments of their own: a process loads the model once and draws on request."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,8 +24,8 @@ def drawing(python: Path, program: list[str], given: dict) -> Iterator[Callable]
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
 
         def draw(model=None):  # the peer holds its own
-            process.stdin.write("draw\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended: there is no line either
+                os.write(process.stdin.fileno(), b"draw\n")  # no buffer is left to be sent later
             line = next((line for line in process.stdout if line.startswith("SECONDS")), None)
             if line is None:
                 by_hand = " ".join(map(str, command))
@@ -32,6 +33,7 @@ def drawing(python: Path, program: list[str], given: dict) -> Iterator[Callable]
             return SimpleNamespace(seconds=float(line.split()[1]))
 
         process.stdin.write(json.dumps(given) + "\n")
+        process.stdin.flush()
         draw()
         yield draw
         process.stdin.close()

@@ -66,6 +66,22 @@ def test_bytes_by_hand():
     assert need["training", "reference"] == 0  # beta is 0
 
 
+def test_the_weights_of_a_server_beside_the_policy_count():
+    profile = load_profile("paper")
+    shape = read_shape(profile.models[profile.model])
+    colocated = profile.grpo.model_copy(update={"rollouts": "vllm"})
+    here = profile.sampling.model_copy(update={"backend": "engine"})
+    for phase, served, alone in (
+        ("sampling", {}, {"sampling": here}),
+        ("rollouts", {"grpo": colocated}, {}),
+    ):
+        gb = [
+            memory_need(profile.model_copy(update=change), shape).groupby("phase")["gb"].sum()[phase]
+            for change in (served, alone)
+        ]
+        assert gb[0] - gb[1] == pytest.approx(2 * shape.parameters / GB)
+
+
 def test_what_a_launch_divides():
     assert launched(load_profile("laptop")) == (1, False, False)
     profile = load_profile("paper")

@@ -7,6 +7,7 @@ ends with its policy, so that the next policy, and a training, find the cards fr
 """
 
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -126,8 +127,14 @@ def open_vllm(
     except BaseException:
         stop_server(process)
         raise
-    weakref.finalize(policy, stop_server, process)  # at the latest when this process ends
+    weakref.finalize(policy, _end, process, log.parent)  # at the latest when this process ends
     return policy
+
+
+def _end(process, folder: Path) -> None:
+    """Stop the server; what it said is of use only where it did not come up."""
+    stop_server(process)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def server_command(name: str, revision, dtype: str) -> tuple[list[str], str]:

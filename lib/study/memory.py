@@ -100,10 +100,11 @@ def memory_need(profile: Profile, shape: Shape) -> pd.DataFrame:
     answers = _answering(profile, shape, size, profile.sampling.max_new_tokens)
     rolled = _answering(profile, shape, 4, profile.sampling.rollout_tokens)
     trained = _held_in_training(profile, shape)
+    weights, server = shape.parameters * size, profile.sampling.backend == "vllm"
     phases = {
-        "sampling": {"weights": shape.parameters * size, **answers},
+        "sampling": {"weights": weights, **_server(weights, server), **answers},
         "training": trained | _activations(profile, shape),
-        "rollouts": trained | rolled,
+        "rollouts": trained | _server(weights, profile.grpo.rollouts == "vllm") | rolled,
     }
     rows = [
         (phase, part, count / GB)
@@ -111,6 +112,11 @@ def memory_need(profile: Profile, shape: Shape) -> pd.DataFrame:
         for part, count in parts.items()
     ]
     return pd.DataFrame(rows, columns=["phase", "part", "gb"])
+
+
+def _server(weights: int, there: bool) -> dict[str, int]:
+    """Bytes of vLLM's own copy of the weights, held beside the policy where it draws the answers."""
+    return {"vLLM's weights": weights} if there else {}
 
 
 def _answering(profile: Profile, shape: Shape, size: int, tokens: int) -> dict[str, float]:
