@@ -67,19 +67,16 @@ def test_bytes_by_hand():
 
 
 def test_the_weights_of_a_server_beside_the_policy_count():
-    profile = load_profile("paper")
+    profile = load_profile("paper")  # its samples are vLLM's, its rollouts are not
     shape = read_shape(profile.models[profile.model])
-    colocated = profile.grpo.model_copy(update={"rollouts": "vllm"})
-    here = profile.sampling.model_copy(update={"backend": "engine"})
-    for phase, served, alone in (
-        ("sampling", {}, {"sampling": here}),
-        ("rollouts", {"grpo": colocated}, {}),
-    ):
-        gb = [
-            memory_need(profile.model_copy(update=change), shape).groupby("phase")["gb"].sum()[phase]
-            for change in (served, alone)
-        ]
-        assert gb[0] - gb[1] == pytest.approx(2 * shape.parameters / GB)
+    sampling = profile.sampling.model_copy(update={"backend": "engine"})
+    grpo = profile.grpo.model_copy(update={"rollouts": "vllm"})
+    other = profile.model_copy(update={"sampling": sampling, "grpo": grpo})
+    here, there = (memory_need(p, shape).groupby("phase")["gb"].sum() for p in (profile, other))
+    copy = 2 * shape.parameters / GB
+    assert here["sampling"] - there["sampling"] == pytest.approx(copy)
+    assert there["rollouts"] - here["rollouts"] == pytest.approx(copy)
+    assert there["training"] == here["training"]
 
 
 def test_what_a_launch_divides():

@@ -115,7 +115,7 @@ def memory_need(profile: Profile, shape: Shape) -> pd.DataFrame:
 
 
 def _server(weights: int, there: bool) -> dict[str, int]:
-    """Bytes of vLLM's own copy of the weights, held beside the policy where it draws the answers."""
+    """Bytes of vLLM's own copy of the weights, which lies beside the policy's."""
     return {"vLLM's weights": weights} if there else {}
 
 
