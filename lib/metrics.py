@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 
 LEVEL = 0.95
 POWER = 0.8  # the chance to see the smallest gain that is called visible
@@ -120,6 +120,20 @@ def paired_interval(change, n_boot: int = 2000, seed: int = 0) -> tuple[float, f
         high = wilson(0, len(change))[1]
         return -high, high
     return bootstrap(change, n_boot=n_boot, seed=seed)
+
+
+def added_spread(parts: list[tuple[float, float]]) -> float:
+    """Half of Student's interval of a mean with several sources of error, whose variances add up.
+
+    parts: the variance that each source gives the mean, and its degrees of freedom; together they
+    have those of Satterthwaite (1946, Biometrics Bulletin 2, 110). A bootstrap over three seeds
+    holds the truth in 90 of 100 cases only (tests/coverage.py).
+    """
+    variance = sum(part for part, _ in parts)
+    if not variance > 0:
+        return 0.0 if variance == 0 else np.nan
+    freedom = variance**2 / sum(part**2 / df for part, df in parts)
+    return float(t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance))
 
 
 def smallest_visible_gain(before: pd.DataFrame, after: pd.DataFrame, power: float = POWER) -> dict:

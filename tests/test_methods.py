@@ -57,7 +57,8 @@ def test_seeds_widen_the_interval():
     assert one["low"] == pytest.approx(shares.mean() - half)
     again = gain_over_seeds([base, base], [lucky, lucky])  # seeds that agree add nothing
     assert again["high"] - again["low"] == pytest.approx(2 * half)
-    assert gain_over_seeds([base], [base])["low"] == 0
+    same = gain_over_seeds([base], [base])  # no answer changed of 400: another one could
+    assert (same["low"], same["high"]) == pytest.approx((-0.0095, 0.0095), abs=1e-4)
     assert two["value"] == pytest.approx(np.mean(two["each"]))
     assert (one["seeds"], two["seeds"], two["n"]) == (1, 2, 400)
     assert two["high"] - two["low"] > 3 * (one["high"] - one["low"])

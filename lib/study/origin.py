@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from lib.engine.models import Policy
 from lib.engine.sampling import score
-from lib.metrics import LEVEL, gain, pair, wilson
+from lib.metrics import added_spread, gain, pair, wilson
 from lib.study.sharpening import believed
 
 FACT_MEASURES = ("greedy", "samples", "pass_at_n", "contrast")
@@ -37,39 +37,40 @@ def fact_table(questions: pd.DataFrame, before: dict, after: dict) -> pd.DataFra
     return table.dropna().reset_index()
 
 
-def over_seeds(values: pd.Series, seeds: pd.Series, n_boot: int = 2000, seed: int = 0) -> dict:
+def over_seeds(values: pd.Series, seeds: pd.Series, share: bool = False) -> dict:
     """The mean of facts of several seeds: value, low, high, n (facts), seeds.
 
-    The interval is a bootstrap over seeds, and within each drawn seed over its facts. With one seed
-    it is over facts alone and says nothing about other seeds. Where all facts are 0, or all 1, it
-    is Wilson's over facts.
+    The variances over facts and over seeds add up (`added_spread`); with one seed the interval is
+    over facts alone and says nothing about other seeds. share: each value lies in 0 to 1, and so
+    does the interval. Where no fact differs from 0, or all shares are 1, it is Wilson's over facts.
     """
-    facts, groups = values.to_numpy(float), _seed_rows(seeds)
-    draws = [
-        np.mean([facts[rows].mean() for rows in parts]) for parts in _redrawn(groups, n_boot, seed)
-    ]
-    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    if len(set(values)) == 1 and values.iloc[0] in (0, 1):  # resampling would see no spread
-        low, high = wilson(int(values.sum()), len(values))
-    value = float(np.mean([facts[rows].mean() for rows in groups]))
-    counts = {"n": len(values), "seeds": len(groups)}
-    return {"value": value, "low": float(low), "high": float(high)} | counts
+    groups = [part.to_numpy(float) for _, part in values.groupby(seeds, sort=False)]
+    means, n = np.array([facts.mean() for facts in groups]), len(values)
+    counts = {"value": float(means.mean()), "n": n, "seeds": len(groups)}
+    if not values.any():  # no width would say that no other fact could differ
+        high = wilson(0, n)[1]
+        return counts | {"low": 0.0 if share else -high, "high": high}
+    if share and (values == 1).all():
+        return counts | dict(zip(("low", "high"), wilson(n, n), strict=True))
+    half = added_spread([_within(groups), *_between(means)])
+    low, high = means.mean() - half, means.mean() + half
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return counts | {"low": float(low), "high": float(high)}
 
 
-def _seed_rows(seeds: pd.Series) -> list[np.ndarray]:
-    """The positions of each seed's facts."""
-    return [np.flatnonzero(seeds == one) for one in seeds.unique()]
+def _within(groups: list[np.ndarray]) -> tuple[float, float]:
+    """What the facts of the seeds give to the variance of their mean, and its degrees of freedom."""
+    variances = [f.var(ddof=1) / len(f) if len(f) > 1 else np.nan for f in groups]
+    return sum(variances) / len(groups) ** 2, sum(len(facts) - 1 for facts in groups)
 
 
-def _redrawn(groups: list[np.ndarray], n_boot: int, seed: int):
-    """`n_boot` times: seeds drawn with replacement, and within each its facts, as positions."""
-    rng = np.random.default_rng(seed)
-    for _ in range(n_boot):
-        drawn = (groups[i] for i in rng.integers(0, len(groups), len(groups)))
-        yield [rows[rng.integers(0, len(rows), len(rows))] for rows in drawn]
+def _between(means: np.ndarray) -> list[tuple[float, float]]:
+    """The same of the seeds; nothing where there is one."""
+    return [(means.var(ddof=1) / len(means), len(means) - 1)] if len(means) > 1 else []
 
 
-def by_exposure(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+def by_exposure(facts: pd.DataFrame) -> pd.DataFrame:
     """Every measure before, after and its change, by exposures.
 
     facts: rows of `fact_table` with a column `seed`. Frame of exposures, measure, when (before,
@@ -82,28 +83,43 @@ def by_exposure(facts: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> pd.Da
             sides["change"] = sides["after"] - sides["before"]
             for when, values in sides.items():
                 row = {"exposures": exposures, "measure": measure, "when": when}
-                rows.append(row | over_seeds(values, part["seed"], n_boot, seed))
+                share = when != "change" and measure != "contrast"
+                rows.append(row | over_seeds(values, part["seed"], share))
     return pd.DataFrame(rows)
 
 
 def exposure_trend(facts: pd.DataFrame, measure: str, n_boot: int = 2000, seed: int = 0) -> dict:
     """Spearman's correlation of exposures and the change of a measure: value, low, high, n.
 
-    measure: one of FACT_MEASURES. The interval is a bootstrap over seeds and facts.
+    measure: one of FACT_MEASURES. The mean over seeds; the variance over seeds adds to that over
+    facts, which is a bootstrap's within each seed. NaN where a side of a seed never changes.
     """
-    change = (facts[f"{measure}_after"] - facts[f"{measure}_before"]).to_numpy()
-    shown = facts["exposures"].to_numpy()
-    draws = []
-    for parts in _redrawn(_seed_rows(facts["seed"]), n_boot, seed):
-        rows = np.concatenate(parts)
-        draws.append(_correlation(shown[rows], change[rows]))
-    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return {"value": _correlation(shown, change), "low": low, "high": high, "n": len(facts)}
+    change = facts[f"{measure}_after"] - facts[f"{measure}_before"]
+    tables = [
+        part.to_numpy(float)
+        for _, part in pd.DataFrame({"shown": facts["exposures"], "change": change}).groupby(
+            facts["seed"]
+        )
+    ]
+    found, rng = np.array([_correlation(table) for table in tables]), np.random.default_rng(seed)
+    counts = {"n": len(facts), "seeds": len(found)}
+    if np.isnan(found).any():
+        return {"value": np.nan, "low": np.nan, "high": np.nan} | counts
+    redrawn = [
+        [_correlation(table[rng.integers(0, len(table), len(table))]) for table in tables]
+        for _ in range(n_boot)
+    ]  # (n_boot, seeds)
+    within = np.nanvar(redrawn, axis=0).sum() / len(found) ** 2
+    half = added_spread([(within, len(facts) - 2 * len(found)), *_between(found)])
+    low, high = np.clip((found.mean() - half, found.mean() + half), -1, 1)
+    return {"value": float(found.mean()), "low": float(low), "high": float(high)} | counts
 
 
-def _correlation(x, y) -> float:
-    """Spearman's correlation; 0 where one side never changes."""
-    return float(spearmanr(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else 0.0
+def _correlation(table: np.ndarray) -> float:
+    """Spearman's correlation of two columns; NaN where one never changes."""
+    if (table == table[0]).all(0).any():
+        return np.nan
+    return float(spearmanr(*table.T).statistic)
 
 
 def choices(asked: pd.DataFrame, questions: pd.DataFrame, seed: int, others: int = 3):
