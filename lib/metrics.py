@@ -36,7 +36,8 @@ def bootstrap(values, statistic=np.mean, n_boot: int = 2000, seed: int = 0, leve
 
     values: (questions, ...) array, resampled whole rows at a time. `statistic` may return an array:
     then low and high are arrays (pointwise bands). Resamples where the statistic is undefined (nan)
-    are left out. Fewer than two questions say nothing about their spread: (nan, nan).
+    are left out. Fewer than two questions say nothing about their spread, and neither do questions
+    that are all alike: nan.
     """
     values = np.asarray(values)
     if len(values) < 2:
@@ -48,6 +49,7 @@ def bootstrap(values, statistic=np.mean, n_boot: int = 2000, seed: int = 0, leve
     tail = (1 - level) / 2
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # nan in all: nan
         low, high = np.nanquantile(np.asarray(draws, float), (tail, 1 - tail), axis=0)
+    low, high = np.where(low == high, np.nan, (low, high))
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
 
 
@@ -122,18 +124,20 @@ def paired_interval(change, n_boot: int = 2000, seed: int = 0) -> tuple[float, f
     return bootstrap(change, n_boot=n_boot, seed=seed)
 
 
-def added_spread(parts: list[tuple[float, float]]) -> float:
-    """Half of Student's interval of a mean with several sources of error, whose variances add up.
+def student(value: float, parts: list[tuple[float, float]]) -> dict:
+    """Student's interval of a mean with several sources of error: low, high, p (of a mean of 0).
 
-    parts: the variance that each source gives the mean, and its degrees of freedom; together they
-    have those of Satterthwaite (1946, Biometrics Bulletin 2, 110). A bootstrap over three seeds
-    holds the truth in 90 of 100 cases only (tests/coverage.py).
+    parts: the variance that each source gives the mean, and its degrees of freedom. The variances
+    add up, and have the degrees of freedom of Satterthwaite (1946, Biometrics Bulletin 2, 110). A
+    bootstrap over three seeds holds the truth in 90 of 100 cases only (tests/coverage.py).
     """
     variance = sum(part for part, _ in parts)
     if not variance > 0:
-        return 0.0 if variance == 0 else np.nan
+        return dict.fromkeys(("low", "high", "p"), np.nan)
     freedom = variance**2 / sum(part**2 / df for part, df in parts)
-    return float(t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance))
+    half = t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance)
+    p = 2 * t.sf(abs(value) / np.sqrt(variance), freedom)
+    return {"low": float(value - half), "high": float(value + half), "p": float(p)}
 
 
 def smallest_visible_gain(before: pd.DataFrame, after: pd.DataFrame, power: float = POWER) -> dict:

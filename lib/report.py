@@ -15,22 +15,32 @@ def estimate(row, form: str = ".0%", n: bool = True) -> str:
     """An estimate with its interval and n, such as "36% [28%, 46%] (n=96)".
 
     row: value, low, high and n, as a mapping, a frame's row or a named tuple; form: a format of
-    numbers. An interval that is not finite is said to be unknown.
+    numbers. A value or an interval that is not finite is said to be unknown.
     """
     row = _mapping(row)
     value, low, high = (row[key] for key in ("value", "low", "high"))
-    known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
-    interval = f"[{low:{form}}, {high:{form}}]" if known else "(no finite interval)"
+    interval = f"[{low:{form}}, {high:{form}}]" if _finite(low, high) else "(no finite interval)"
     count = f" (n={row['n']:.0f})" if n and row.get("n") is not None else ""
-    return f"{value:{form}} {interval}{count}"
+    said = f"{value:{form}} {interval}" if _finite(value) else "unknown"
+    return f"{said}{count}"
+
+
+UNKNOWN = "(not measurable)"
+
+
+def _finite(*numbers) -> bool:
+    return all(number is not None and math.isfinite(number) for number in numbers)
 
 
 def direction(row, up: str, down: str, same: str, holm: float | None = None) -> str:
     """`up` or `down` where the interval lies on one side of 0, else `same`.
 
-    With `holm`, a p-value after Holm's correction, it must be below 0.05 as well.
+    With `holm`, a p-value after Holm's correction, it must be below 0.05 as well. Where there is no
+    interval nothing was measured, and that is said.
     """
     row = _mapping(row)
+    if not _finite(row["low"], row["high"]):
+        return UNKNOWN
     if holm is not None and not holm < 0.05:
         return same
     return up if row["low"] > 0 else down if row["high"] < 0 else same

@@ -32,6 +32,7 @@ from lib.metrics import (
 from lib.study.claims import pool_seeds
 from lib.study.confidence import FITS, measures
 from lib.study.methods import gain_over_seeds
+from lib.study.origin import over_seeds as origin_seeds
 from lib.study.redistribution import equivalent_k
 
 SIMULATIONS, BOOT = 400, 400
@@ -79,6 +80,13 @@ def mean_share(rng, n: int, samples: int = 32):
     hits = rng.random((n, samples)) < p[:, None]
     row = accuracy(grades(hits), BOOT, int(rng.integers(1e6)))
     return [(0.35 / 1.15, row["low"], row["high"])]
+
+
+def sparse(rng, n: int, samples: int = 32):
+    """Questions without a right sample before: most stay at 0, a few go far."""
+    p = np.where(rng.random(n) < 0.9, rng.beta(0.3, 6, n), rng.beta(2, 2, n))
+    row = accuracy(grades(rng.random((n, samples)) < p[:, None]), BOOT, int(rng.integers(1e6)))
+    return [(0.9 * 0.3 / 6.3 + 0.1 * 0.5, row["low"], row["high"])]
 
 
 def curve(rng, n: int, k: int, truth: float, samples: int = 32):
@@ -139,10 +147,22 @@ _draw = np.random.default_rng(1)
 MIXED = _draw.random(MANY) + 0.15 * _draw.standard_normal(MANY)
 
 
-def pooled(rng, seeds: int):
-    frame = pd.DataFrame({"value": rng.normal(0.2, 0.03, seeds), "low": 0.0, "high": 0.0, "n": 1})
-    row = pool_seeds(frame)
+def pooled(rng, seeds: int, common: float):
+    """Runs whose numbers differ by training, and err together by their questions (`common`)."""
+    values = rng.normal(0.2, 0.03, seeds) + rng.normal(0, common)
+    own = 1.96 * common
+    row = pool_seeds(
+        pd.DataFrame({"value": values, "low": values - own, "high": values + own, "n": 1})
+    )
     return [(0.2, row["low"], row["high"])]
+
+
+def made_up(rng, facts: int, seeds: int, spread: float):
+    """Made-up facts of several seeds, whose share of right answers differs by training."""
+    right = np.repeat(np.clip(0.3 + spread * rng.standard_normal(seeds), 0, 1), facts)
+    values = pd.Series((rng.random(facts * seeds) < right).astype(float))
+    row = origin_seeds(values, pd.Series(np.repeat(range(seeds), facts)), share=True)
+    return [(0.3, row["low"], row["high"])]
 
 
 def worth(rng, n: int, truth: float, samples: int = 64):
@@ -189,7 +209,11 @@ def kinds() -> Iterator[tuple[str, Callable, list[str]]]:
             lambda rng, s=seeds: over_seeds(rng, 1000, s),
             [""],
         )
-    yield "claims over 3 seeds", lambda rng: pooled(rng, 3), [""]
+    yield "claims over 3 seeds, other questions", lambda rng: pooled(rng, 3, 0.0), [""]
+    yield "claims over 3 seeds, the same questions", lambda rng: pooled(rng, 3, 0.03), [""]
+    for facts in (40, 200):
+        yield f"{facts} made-up facts a seed", lambda rng, n=facts: made_up(rng, n, 3, 0.05), [""]
+    yield "mean share, few questions and most at 0", lambda rng: sparse(rng, 34), [""]
     k = true_worth()
     yield f"a greedy answer is worth {k:.0f} samples, n=128", lambda rng: worth(rng, 128, k), [""]
 
@@ -212,10 +236,12 @@ def covered(simulations: int) -> pd.DataFrame:
 def outside(intervals: pd.DataFrame) -> list[str]:
     """The kinds whose share is outside 93 to 97 %, by the interval of the share itself.
 
-    Whole numbers of samples cannot be covered in 95 of 100 cases exactly, and are in more.
+    Whole numbers of samples cannot be covered in 95 of 100 cases exactly, and are in more. A few
+    questions, of which most stay at 0, do not show how far others go: no method holds the truth in
+    95 there, which the README says.
     """
-    whole = intervals["what"].str.contains("is worth")
-    bad = (intervals["high"] < 0.93) | (intervals["low"] > 0.97) & ~whole
+    whole, few = (intervals["what"].str.contains(name) for name in ("is worth", "most at 0"))
+    bad = (intervals["high"] < 0.93) & ~few | (intervals["low"] > 0.97) & ~whole
     return intervals[bad]["what"].tolist()
 
 

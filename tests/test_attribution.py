@@ -84,7 +84,7 @@ def test_difference_against_a_reference_is_paired():
 
 ROLLOUTS = pd.DataFrame({
     "step": [1, 1, 2, 2, 3], "question_id": ["zero0", "low0", "zero0", "zero1", "zero1"],
-    "hits": [0, 2, 1, 0, 0], "n": [5] * 5,
+    "hits": [0, 2, 1, 0, 0], "n": [5] * 5, "live": [False, True, True, False, False],
 })  # fmt: skip
 
 
@@ -125,7 +125,9 @@ def test_first_hits_against_luck():
 
 def test_a_training_without_a_live_group_has_no_interval():
     some = pd.DataFrame({"step": [1, 1], "question_id": ["a", "b"], "hits": [0, 2], "n": [5, 5]})
-    table = signals({"zero": some.assign(hits=0), "all": some.assign(hits=5), "x": some})
+    none, some = some.assign(live=False), some.assign(live=[False, True])
+    parts = {"zero": none.assign(hits=0), "all": none.assign(hits=5), "x": some}
+    table = signals(parts | {"no rollouts": pd.DataFrame()})
     assert table["live"].tolist() == [0, 0, 1]
     zero, every = nothing_learnt(table)
     assert zero.startswith("zero: no group carried signal (0 of 10 rollouts were right)")

@@ -29,7 +29,7 @@ def run(tmp_path):
     (best / "model.safetensors").write_bytes(b"w" * 2**20)
     splits = ["train"] * 7 + ["validation"] * 2 + ["test"] * 5
     pd.DataFrame({"split": splits}).to_parquet(run / "02_dedup" / "questions.parquet")
-    pd.DataFrame({"question_id": ["a"]}).to_parquet(run / "02_dedup" / "removed.parquet")
+    pd.DataFrame({"train_id": ["a", "a"]}).to_parquet(run / "02_dedup" / "removed.parquet")
     return run
 
 

@@ -11,6 +11,7 @@ from lib.questions.splits import HALVES, answer_half
 from lib.study.ablations import arm_gains, arm_table, outcomes
 from lib.study.origin import by_exposure, choices, exposure_trend, fact_table, over_seeds, repair_by
 from lib.study.transfer import REST, crossover, forgotten, own_and_other, source_of, transfer_matrix
+from lib.training.apart import read_rollouts
 from lib.training.controls import TernaryReward
 from lib.training.rewards import Rewards
 
@@ -85,6 +86,14 @@ def test_a_cut_answer_is_a_wrong_one_for_the_ternary_reward(tmp_path):
     ids = [[5, 7], [5, 6]]
     columns = [["q"] * 2, ["?"] * 2, [["Lima"]] * 2]
     assert rewards.correct(None, texts, ids, *columns, State()) == [1.0, -1.0]
+
+
+def test_a_group_without_a_hit_may_carry_signal(tmp_path):
+    """Of a wrong answer and an abstention, -1 and 0, the second goes up."""
+    path = tmp_path / "rollouts.jsonl"
+    Rewards(None, 3, path).record(1, ["q"] * 6, [""] * 6, [-1.0, 0.0, None, 0.0, 0.0, 0.0])
+    groups = read_rollouts(tmp_path)
+    assert groups["hits"].tolist() == [0, 0] and groups["live"].tolist() == [True, False]
 
 
 # ablations

@@ -130,7 +130,8 @@ def test_training_raises_reward_and_leaves_its_files(policy, profile, tmp_path, 
     assert (rollouts["n"] == GROUP).all()
     mean = rollouts.groupby("step")[["hits", "n"]].sum().eval("hits / n").to_numpy()
     assert log["reward"].to_numpy()[1:] == pytest.approx(mean, abs=1e-6)
-    live = rollouts["hits"].between(1, GROUP - 1).groupby(rollouts["step"]).mean().to_numpy()
+    assert (rollouts["live"] == rollouts["hits"].between(1, GROUP - 1)).all()  # of 0 and 1
+    live = rollouts["live"].groupby(rollouts["step"]).mean().to_numpy()
     assert log["signal_share"].to_numpy()[1:] == pytest.approx(live, abs=1e-6)
 
     budget = json.loads((folder / "budget.json").read_text())

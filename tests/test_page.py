@@ -42,11 +42,10 @@ def run(tmp_path):
     after = [("a", 0, "Peru", True), ("b", 0, "Sweden", False), ("c", 0, "y", False)]
     graded(folder, "04_grpo", "greedy_grpo_test", "grades_greedy_grpo_test", after)
     drawn = [("a", 0, "Chile", False), ("a", 1, "Peru", True), ("a", 2, "Chile", False)]
+    drawn.append(("a", 3, "Peru", True))
     graded(folder, "03_baselines", "samples_base_test", "grades_base_test", drawn)
-    settings = folder / "06_attribution" / "settings.json"
-    settings.parent.mkdir()
-    strata = {"zero": [0, 0], "low": [0, 0.5], "high": [0.5, 1]}
-    settings.write_text(json.dumps({"attribution": {"strata": strata}}))
+    settings = folder / "03_baselines" / "settings.json"  # the fourth sample is the control's
+    settings.write_text(json.dumps({"sampling": {"test_samples": 3}}))
     cells = [
         {"cell_type": "markdown", "source": [f"# A title\n\nWords {HOSTILE}"]},
         {
@@ -73,7 +72,7 @@ def test_rows_by_hand(run):
     assert [row["outcome"] for row in rows.values()] == ["repaired", "damaged", "no verdict"]
     assert rows["a"]["golds"] == ["Peru", "Perú"]
     assert rows["a"]["share"] == pytest.approx(1 / 3)
-    assert rows["a"]["stratum"] == "low"
+    assert rows["a"]["stratum"] == "middle"  # of 05: a third of three
     assert rows["a"]["samples"] == [["Chile", 2, False], ["Peru", 1, True]]
     assert rows["a"]["samplesAfter"] is None and rows["b"]["stratum"] is None
     assert (rows["c"]["before"], rows["c"]["rightBefore"]) == (HOSTILE, None)
@@ -121,7 +120,7 @@ def test_the_finding_is_what_the_last_cells_print(run):
         ("#search=oslo+sweden", ["Where is Oslo?"], ["Where is Lima?"]),
         ("#open=a", ["Gold: Peru | Perú", "2 × Chile (wrong)"], []),
         ("#relation=other", ["1 of 3 questions", "&lt;/script&gt;&lt;img"], ["Where is Oslo?"]),
-        ("#stratum=low", ["Where is Lima?"], ["Where is Oslo?"]),
+        ("#stratum=middle", ["Where is Lima?"], ["Where is Oslo?"]),
     ],
 )
 def test_filters_filter_in_a_browser(run, tmp_path, link, shown, others):

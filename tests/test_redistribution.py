@@ -41,10 +41,11 @@ def test_strata_with_a_gap_or_overlap_are_refused():
 
 
 def test_accessibility_counts_without_failures():
-    verdicts = {"a": [False, False, None], "b": [True, None, None], "c": [None] * 3}
+    # one sample with a verdict says nothing of four
+    verdicts = {"a": [False] * 3 + [None], "b": [True] * 4, "c": [False] + [None] * 3}
     frame = r.accessibility(grades(verdicts))
     assert frame["question_id"].tolist() == ["a", "b"]
-    assert frame["n"].tolist() == [2, 1]
+    assert frame["n"].tolist() == [3, 4]
     assert frame["share"].tolist() == [0, 1]
     assert frame["stratum"].tolist() == ["zero", "high"]
 

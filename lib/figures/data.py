@@ -27,9 +27,10 @@ def plot_data(frame: pd.DataFrame, axes):
     parts = {name: rows for name, rows in frame.groupby("panel")}
     counted, popular, answered, floor = axes.flat
     _relations(parts["relations"], counted)
+    popular.set_visible("popularity" in parts)
     if "popularity" in parts:
         _popularity(parts["popularity"], popular)
-    popular.set(xlabel="popularity of the subject", ylabel="share at most as popular")
+        popular.set(xlabel="popularity of the subject", ylabel="share at most as popular")
 
     answers = parts["answers"]
     answered.plot(answers["x"], answers["value"], color=BLUE)
@@ -105,7 +106,8 @@ def plot_dedup(frame: pd.DataFrame, axes):
     pairs.set(yscale="log", xlabel="similarity of the pair", ylabel="candidate pairs")
 
     truth = frame[frame["panel"] == "truth"]
+    shares.set_visible(len(truth) > 0)
     if len(truth):
         _estimates(truth, shares)
-    shares.set_xlabel("share of pairs")
+        shares.set_xlabel("share of pairs")
     return axes

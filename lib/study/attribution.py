@@ -75,13 +75,14 @@ def gain_shares(
 def signals(rollouts: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """What each training could learn from: subset, groups, live, draws, hits.
 
-    rollouts: as of lib.training.apart.read_rollouts, by subset. A live group has right and wrong
-    rollouts; a training without any ends as it began.
+    rollouts: as of lib.training.apart.read_rollouts, by subset; those without groups are left out.
+    A training without any live group ends as it began.
     """
     rows = []
     for name, groups in rollouts.items():
-        live = int(groups["hits"].between(1, groups["n"] - 1).sum())
-        rows.append((name, len(groups), live, int(groups["n"].sum()), int(groups["hits"].sum())))
+        if len(groups):
+            counts = groups[["live", "n", "hits"]].sum().astype(int)
+            rows.append((name, len(groups), *counts))
     return pd.DataFrame(rows, columns=["subset", "groups", "live", "draws", "hits"])
 
 

@@ -56,6 +56,9 @@ def model_card(profile, run: Path) -> str:
             ("gain, in pairs", "gain_grpo", "+.1%"),
             ("wrong answers repaired", "repair_rate", ".0%"),
             ("right answers damaged", "damage_rate", ".0%"),
+            ("samples that are right and were seen before", "mass_after_answer_right_seen", ".0%"),
+            ("samples that are right and were not", "mass_after_answer_right_new", ".1%"),
+            ("AUROC of its confidence", "auroc_of_greedy_grpo", ".2f"),
         )
         if name in rows
     ]
@@ -72,9 +75,8 @@ def model_card(profile, run: Path) -> str:
         f"`{grpo.loss_type}`; made with commit {made['commit']}, torch {made['versions']['torch']}"
         f", trl {made['versions']['trl']}.",
         "| on test questions, 95 % interval | |\n|---|---|\n" + "\n".join(reached),
-        "**Limits.** It answers in a few words, and states wrong facts as surely as right ones: "
-        "training moved probability onto answers that the model already held. The judge was "
-        f"`{profile.judge.kind}`. One training seed unless the numbers say otherwise.",
+        "**Limits.** It answers in a few words whether it knows or not: check what it says. The "
+        f"judge was `{profile.judge.kind}`. One training seed unless the numbers say otherwise.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -83,7 +85,7 @@ def dataset_card(profile, run: Path) -> str:
     """The README.md of the questions: splits, dedup, sources and their licences."""
     path = run / "02_dedup" / "questions.parquet"
     questions = load_table(path)
-    removed = len(load_table(run / "02_dedup" / "removed.parquet"))
+    removed = load_table(run / "02_dedup" / "removed.parquet")["train_id"].nunique()
     atlas = profile.dataset == "atlas"
     data = DatasetCardData(
         license="cc-by-sa-3.0" if atlas else "other",
@@ -98,8 +100,8 @@ def dataset_card(profile, run: Path) -> str:
         f"# Closed-book questions of {profile.dataset}",
         "One-hop questions with all accepted answers; the column `split` says which are for "
         f"training ({counts.get('train', 0)}), validation ({counts.get('validation', 0)}) and the "
-        f"test ({counts.get('test', 0)}). {removed} training questions that gave a test question's "
-        "answer away were removed.",
+        f"test ({counts.get('test', 0)}). {removed} training questions that gave the answer of "
+        "one of the others away were removed.",
         f"**Sources.** {origin}.",
         "**Limits.** " + ("Famous places first, in English; facts age." if atlas else "As given."),
     ]

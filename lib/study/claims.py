@@ -155,11 +155,11 @@ def all_claims(judge: str) -> list[Claim]:
 def read_runs(base: Path, run: str) -> pd.DataFrame:
     """The summary rows of every run of a profile under `base`.
 
-    Frame of model, dataset, seed, stage, name, value, low, high, n, trainings. `relative_gain` (gain over the base policy's accuracy, whose own error is left
-    out), `repair_rate_highest` (of the highest stratum that a run has) and
-    `pass_difference_at_most_grpo` (at its largest k) are added. trainings:
-    the training seeds behind a number, 1 for most; where a gain is there over several, it stands
-    in place of that of the first.
+    Frame of model, dataset, seed, stage, name, value, low, high, n, trainings. Three are added:
+    `relative_gain` (gain over the base policy's accuracy, whose own error is left out),
+    `repair_rate_highest` (of the highest stratum that a run has) and `pass_difference_at_most_grpo`
+    (at its largest k). trainings: the training seeds behind a number, 1 for most; where a gain is
+    there over several, it stands in place of that of the first.
     """
     frames = []
     for path in sorted(Path(base, run).glob("*/*/seed*/summary.json")):
@@ -172,7 +172,9 @@ def read_runs(base: Path, run: str) -> pd.DataFrame:
     rows = pd.concat(frames, ignore_index=True)[columns]
     rows[["value", "low", "high"]] = rows[["value", "low", "high"]].astype(float)
     rows = _over_trainings(rows.assign(trainings=1))
-    return pd.concat([rows, _relative(rows), _highest(rows), _largest(rows)], ignore_index=True)
+    return pd.concat(
+        [rows, _relative(rows), _highest(rows), _at_largest_k(rows)], ignore_index=True
+    )
 
 
 def _over_trainings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -207,7 +209,7 @@ def _highest(rows: pd.DataFrame) -> pd.DataFrame:
     return found.drop_duplicates([*CELL, "seed"]).assign(name="repair_rate_highest")
 
 
-def _largest(rows: pd.DataFrame) -> pd.DataFrame:
+def _at_largest_k(rows: pd.DataFrame) -> pd.DataFrame:
     """Each run's difference of pass@k at the largest k that it has."""
     k = rows["name"].str.extract(r"^pass_difference_at_(\d+)_grpo$")[0].astype(float)
     found = rows.assign(k=k).dropna(subset="k").sort_values("k").drop(columns="k")

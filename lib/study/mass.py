@@ -250,7 +250,8 @@ def style(n_boot: int = 2000, seed: int = 0, **samples: pd.DataFrame) -> pd.Data
         marked = mark_style(frame)
         for measure in ("tokens", "words", "abstains", "hedges", "empty", "cut"):
             means = marked[measure].astype(float).groupby(marked["question_id"]).mean()
-            low, high = bootstrap(means, n_boot=n_boot, seed=seed)
+            interval = bootstrap if measure in ("tokens", "words") else share_interval
+            low, high = interval(means, n_boot=n_boot, seed=seed)
             rows.append((when, measure, means.mean(), low, high, len(means)))
     return pd.DataFrame(rows, columns=["when", "measure", "value", "low", "high", "n"])
 

@@ -1,9 +1,8 @@
 """All methods in one table: each against the base policy, and one of them against every other."""
 
-import numpy as np
 import pandas as pd
 
-from lib.metrics import added_spread, gain, holm, pair, paired_interval
+from lib.metrics import gain, holm, pair, paired_interval, student
 
 
 def compare_methods(
@@ -49,13 +48,13 @@ def split_gain(
 
 
 def gain_over_seeds(before: list[pd.DataFrame], after: list[pd.DataFrame]) -> dict:
-    """Difference of mean accuracy over training seeds: value, low, high, n, seeds, and each seed's.
+    """Difference of mean accuracy over training seeds: value, low, high, p, n, seeds, each.
 
     before, after: grades with one answer for each question, a frame for each training seed (a base
     policy has one). `each` are the gains of the seeds after over the mean before. One seed says
     nothing about other seeds.
 
-    The variances over questions and over the seeds of each side add up (`added_spread`). Where no
+    The variances over questions and over the seeds of each side add up (`student`). Where no
     answer changed the interval is that of `paired_interval`.
     """
 
@@ -71,11 +70,12 @@ def gain_over_seeds(before: list[pd.DataFrame], after: list[pd.DataFrame]) -> di
     parts = [(change.var(ddof=1) / n, n - 1)]  # variance of a mean, degrees of freedom
     sides = [side.mean(0) for side in (old, new) if side.shape[1] > 1]
     parts += [(seeds.var(ddof=1) / len(seeds), len(seeds) - 1) for seeds in sides]
-    half = added_spread(parts) if change.any() else paired_interval(change)[1]
-
     value, each = float(change.mean()), (new.mean(0) - old.mean()).tolist()
-    row = {"value": value, "low": float(value - half), "high": float(value + half), "n": n}
-    return row | {"seeds": new.shape[1], "each": each}
+    found = student(value, parts)
+    if not change.any():
+        low, high = paired_interval(change)
+        found = {"low": low, "high": high, "p": 1.0}
+    return {"value": value} | found | {"n": n, "seeds": new.shape[1], "each": each}
 
 
 def by_relation(

@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from lib.engine.models import Policy
 from lib.engine.sampling import score
-from lib.metrics import added_spread, gain, pair, wilson
+from lib.metrics import gain, holm, pair, student, wilson
 from lib.study.sharpening import believed
 
 FACT_MEASURES = ("greedy", "samples", "pass_at_n", "contrast")
@@ -38,10 +38,10 @@ def fact_table(questions: pd.DataFrame, before: dict, after: dict) -> pd.DataFra
 
 
 def over_seeds(values: pd.Series, seeds: pd.Series, share: bool = False) -> dict:
-    """The mean of facts of several seeds: value, low, high, n (facts), seeds.
+    """The mean of facts of several seeds: value, low, high, p (of a mean of 0), n (facts), seeds.
 
-    The variances over facts and over seeds add up (`added_spread`); with one seed the interval is
-    over facts alone and says nothing about other seeds. share: each value lies in 0 to 1, and so
+    The variances over facts and over seeds add up (lib.metrics.student); with one seed the interval
+    is over facts alone and says nothing about other seeds. share: each value lies in 0 to 1, and so
     does the interval. Where no fact differs from 0, or all shares are 1, it is Wilson's over facts.
     """
     groups = [part.to_numpy(float) for _, part in values.groupby(seeds, sort=False)]
@@ -49,18 +49,17 @@ def over_seeds(values: pd.Series, seeds: pd.Series, share: bool = False) -> dict
     counts = {"value": float(means.mean()), "n": n, "seeds": len(groups)}
     if not values.any():  # no width would say that no other fact could differ
         high = wilson(0, n)[1]
-        return counts | {"low": 0.0 if share else -high, "high": high}
+        return counts | {"low": 0.0 if share else -high, "high": high, "p": 1.0}
     if share and (values == 1).all():
-        return counts | dict(zip(("low", "high"), wilson(n, n), strict=True))
-    half = added_spread([_within(groups), *_between(means)])
-    low, high = means.mean() - half, means.mean() + half
+        return counts | dict(zip(("low", "high"), wilson(n, n), strict=True)) | {"p": np.nan}
+    found = student(means.mean(), [_within(groups), *_between(means)])
     if share:
-        low, high = max(low, 0.0), min(high, 1.0)
-    return counts | {"low": float(low), "high": float(high)}
+        found |= {"low": max(found["low"], 0.0), "high": min(found["high"], 1.0)}
+    return counts | found
 
 
 def _within(groups: list[np.ndarray]) -> tuple[float, float]:
-    """What the facts of the seeds give to the variance of their mean, and its degrees of freedom."""
+    """What the facts give to the variance of the seeds' mean, and its degrees of freedom."""
     variances = [f.var(ddof=1) / len(f) if len(f) > 1 else np.nan for f in groups]
     return sum(variances) / len(groups) ** 2, sum(len(facts) - 1 for facts in groups)
 
@@ -74,7 +73,7 @@ def by_exposure(facts: pd.DataFrame) -> pd.DataFrame:
     """Every measure before, after and its change, by exposures.
 
     facts: rows of `fact_table` with a column `seed`. Frame of exposures, measure, when (before,
-    after, change), value, low, high, n, seeds.
+    after, change), value, low, high, p, n, seeds, holm (over all changes, else NaN).
     """
     rows = []
     for exposures, part in facts.groupby("exposures"):
@@ -85,7 +84,10 @@ def by_exposure(facts: pd.DataFrame) -> pd.DataFrame:
                 row = {"exposures": exposures, "measure": measure, "when": when}
                 share = when != "change" and measure != "contrast"
                 rows.append(row | over_seeds(values, part["seed"], share))
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    changes = frame["when"] == "change"
+    frame.loc[changes, "holm"] = holm(frame.loc[changes, "p"])
+    return frame
 
 
 def exposure_trend(facts: pd.DataFrame, measure: str, n_boot: int = 2000, seed: int = 0) -> dict:
@@ -110,8 +112,8 @@ def exposure_trend(facts: pd.DataFrame, measure: str, n_boot: int = 2000, seed: 
         for _ in range(n_boot)
     ]  # (n_boot, seeds)
     within = np.nanvar(redrawn, axis=0).sum() / len(found) ** 2
-    half = added_spread([(within, len(facts) - 2 * len(found)), *_between(found)])
-    low, high = np.clip((found.mean() - half, found.mean() + half), -1, 1)
+    row = student(found.mean(), [(within, len(facts) - 2 * len(found)), *_between(found)])
+    low, high = np.clip([row["low"], row["high"]], -1, 1)
     return {"value": float(found.mean()), "low": float(low), "high": float(high)} | counts
 
 

@@ -42,7 +42,8 @@ def question_rows(run: Path) -> list[dict]:
 
     id, question, gold, golds, relation; before and after with rightBefore and rightAfter (None: no
     verdict) of greedy answers; outcome; share and shareAfter of right samples, stratum; samples and
-    samplesAfter as [text, times, right].
+    samplesAfter as [text, times, right]. The samples before are those that 05 takes for them, not
+    its control.
     """
     path = run / "02_dedup" / "questions.parquet"
     if not path.exists():
@@ -52,10 +53,10 @@ def question_rows(run: Path) -> list[dict]:
     early, grpo, moved = run / "03_baselines", run / "04_grpo", run / "05_redistribution"
     before = _answers(early / "greedy_base_test", early / "grades_greedy_base_test")
     after = _answers(grpo / "greedy_grpo_test", grpo / "grades_greedy_grpo_test")
-    settings = run / "06_attribution" / "settings.json"
-    strata = load_json(settings)["attribution"]["strata"] if settings.exists() else None
-    drawn = _samples(early / "samples_base_test", early / "grades_base_test", strata)
-    later = _samples(moved / "samples_grpo_test", moved / "grades_grpo_test", strata)
+    settings = early / "settings.json"
+    n = load_json(settings)["sampling"]["test_samples"] if settings.exists() else None
+    drawn = _samples(early / "samples_base_test", early / "grades_base_test", n)
+    later = _samples(moved / "samples_grpo_test", moved / "grades_grpo_test", n)
 
     rows = []
     for one in test.itertuples():
@@ -73,13 +74,13 @@ def question_rows(run: Path) -> list[dict]:
 
 
 def _joined(texts: Path, grades: Path) -> pd.DataFrame:
-    """Texts with their verdicts: question_id, text, correct; empty before the stage has come."""
+    """Texts with their verdicts: question_id, sample, text, correct; empty before the stage."""
     paths = [path.with_name(f"{path.name}.parquet") for path in (texts, grades)]
     if not all(path.exists() for path in paths):
-        return pd.DataFrame(columns=["question_id", "text", "correct"])
+        return pd.DataFrame(columns=["question_id", "sample", "text", "correct"])
     left, right = (load_table(path) for path in paths)
     keys = ["question_id", "sample"]
-    return left.merge(right[[*keys, "correct"]], on=keys)[["question_id", "text", "correct"]]
+    return left.merge(right[[*keys, "correct"]], on=keys)[[*keys, "text", "correct"]]
 
 
 def _truth(value) -> bool | None:
@@ -92,20 +93,20 @@ def _answers(texts: Path, grades: Path) -> dict[str, tuple[str, bool | None]]:
     return {row.question_id: (row.text, _truth(row.correct)) for row in rows}
 
 
-def _samples(texts: Path, grades: Path, strata: dict | None) -> dict[str, tuple]:
+def _samples(texts: Path, grades: Path, n: int | None) -> dict[str, tuple]:
     """question_id -> (share of right samples, stratum, the most frequent as [text, times, right]).
 
-    Share and stratum are None where there is no verdict; so is the stratum without strata.
+    n: the first samples that count. Share and stratum are None where there is no verdict.
     """
     joined, samples = _joined(texts, grades), {}
-    access = accessibility(joined, strata) if strata else accessibility(joined)
-    known = access.set_index("question_id")[["share", "stratum"]].to_dict("index")
+    joined = joined if n is None else joined[joined["sample"] < n]
+    known = accessibility(joined).set_index("question_id")[["share", "stratum"]].to_dict("index")
     for key, rows in joined.groupby("question_id"):
         verdicts = rows.drop_duplicates("text").set_index("text")["correct"]
         counts = rows["text"].value_counts().head(DISTINCT)
         shown = [[text, int(times), _truth(verdicts[text])] for text, times in counts.items()]
         found = known.get(key, {"share": None, "stratum": None})
-        samples[key] = (found["share"], found["stratum"] if strata else None, shown)
+        samples[key] = (found["share"], found["stratum"], shown)
     return samples
 
 

@@ -6,7 +6,9 @@ import pandas as pd
 from lib.judge.grading import short_answers
 from lib.metrics import (
     bootstrap,
+    holm,
     paired_interval,
+    paired_permutation,
     pass_at_k,
     powers_of_two,
     ranked_votes,
@@ -36,7 +38,8 @@ def pass_difference(
 ) -> pd.DataFrame:
     """pass@k of each other set of samples less that of `before`, paired by question.
 
-    Frame of who (the keyword), k, value, low, high, n. All are over the same questions.
+    Frame of who (the keyword), k, value, low, high, n, p, holm. All are over the same questions. p
+    flips the signs of the questions' differences; Holm's correction is over the others at one k.
     """
     counts = _counts(before=before, **others)
     most = min(int(one["n"].min()) for one in counts.values())
@@ -47,8 +50,10 @@ def pass_difference(
         for who in others:
             change = reach[who] - reach["before"]
             low, high = paired_interval(change, n_boot, seed)
-            rows.append((who, k, change.mean(), low, high, len(change)))
-    return pd.DataFrame(rows, columns=["who", "k", "value", "low", "high", "n"])
+            p = paired_permutation(reach["before"], reach[who], seed)
+            rows.append((who, k, change.mean(), low, high, len(change), p))
+    frame = pd.DataFrame(rows, columns=["who", "k", "value", "low", "high", "n", "p"])
+    return frame.assign(holm=frame.groupby("k")["p"].transform(holm))
 
 
 def sample_flips(

@@ -168,5 +168,11 @@ def read_log(folder: Path) -> pd.DataFrame:
 
 
 def read_rollouts(folder: Path) -> pd.DataFrame:
-    """One row per group: step, question_id, hits (correct rollouts), n (rollouts judged)."""
-    return pd.DataFrame(read_lines(Path(folder) / "rollouts.jsonl"))
+    """One row per group: step, question_id, hits (correct rollouts), n (rollouts judged), live.
+
+    A live group has rewards that differ, so that it carries signal.
+    """
+    frame = pd.DataFrame(read_lines(Path(folder) / "rollouts.jsonl"))
+    if len(frame) and "live" not in frame:  # written before it was kept
+        frame["live"] = frame["hits"].between(1, frame["n"] - 1)
+    return frame

@@ -61,16 +61,17 @@ class Rewards:
         return bool(self.stops & {*ids[-1:]}) or not getattr(self.judge, "whole_only", True)
 
     def record(self, step: int, question_ids: list, texts: list[str], rewards: list) -> None:
-        """Append one line per group: step, question_id, hits, n (the rollouts with a verdict)."""
+        """Append one line per group: step, question_id, hits, n (with a verdict), live."""
         with open(self.path, "a") as file:
             for start in range(0, len(rewards), self.n):
                 group = slice(start, start + self.n)
-                hits = sum(reward == 1.0 for reward in rewards[group])
+                judged = [reward for reward in rewards[group] if reward is not None]
                 row = {
                     "step": step,
                     "question_id": question_ids[start],
-                    "hits": hits,
-                    "n": sum(reward is not None for reward in rewards[group]),
+                    "hits": judged.count(1.0),
+                    "n": len(judged),
+                    "live": len(set(judged)) > 1,  # -1 and 0 differ too
                 }
                 if self.texts:
                     row |= {"texts": texts[group], "rewards": rewards[group]}
