@@ -89,6 +89,36 @@ def test_known_candidates_beside_gold_are_second_answers(text, right):
     )
 
 
+LANDS = Candidates([["Japan"], ["China"], ["South Korea"], ["United States", "USA"], ["Togo"]])
+CONTINENTS = Candidates([["Africa"], ["Asia"], ["Europe"], ["North America"]])
+CONTINENTS.elsewhere = Candidates([["South Africa"], ["Japan"], ["East Timor"]])
+IN_COUNTRY, ON_CONTINENT = "In which country is the city of Kotō?", "On which continent is Gabon?"
+
+
+@pytest.mark.parametrize(
+    "text, answers, question, candidates, right",
+    [
+        ("Kotō is located in Japan's Kansai region.", ["Japan"], IN_COUNTRY, LANDS, True),
+        ("It lies in the north of Japan’s Mie Prefecture.", ["Japan"], IN_COUNTRY, LANDS, True),
+        ("Kotō is a city in western Japan.", ["Japan"], IN_COUNTRY, LANDS, True),
+        ("Kotō is in the Midwest, United States.", ["United States"], IN_COUNTRY, LANDS, True),
+        ("Kotō is in Japan's neighbour region.", ["Japan"], IN_COUNTRY, LANDS, False),
+        ("Kotō is in Japan's former colony state.", ["Japan"], IN_COUNTRY, LANDS, False),
+        ("Kotō is in Japan's favour.", ["Japan"], IN_COUNTRY, LANDS, False),
+        ("Kotō is in Japan's Kansai region of China.", ["Japan"], IN_COUNTRY, LANDS, False),
+        ("Kotō is in the South China Sea.", ["China"], IN_COUNTRY, LANDS, False),
+        ("Kotō is not in Japan's Kansai region.", ["Japan"], IN_COUNTRY, LANDS, False),
+        ("Gabon is in Central Africa.", ["Africa"], ON_CONTINENT, CONTINENTS, True),
+        ("West Africa", ["Africa"], ON_CONTINENT, CONTINENTS, True),
+        ("It is in South Africa.", ["Africa"], ON_CONTINENT, CONTINENTS, False),
+        ("Gabon is in South Africa's region.", ["Africa"], ON_CONTINENT, CONTINENTS, False),
+        ("Gabon is in West Africa or East Asia.", ["Africa"], ON_CONTINENT, CONTINENTS, False),
+    ],
+)
+def test_a_part_of_a_place_lies_in_it(text, answers, question, candidates, right):
+    assert explain(text, answers, "alias", question, candidates)[0] is right
+
+
 def test_a_name_of_two_candidates_is_no_answer():
     gold, asked = ["Korea", "South Korea"], "In which country is the city of Mokpo?"
     assert not explain("Korea", gold, "alias", asked, COUNTRIES)[0]

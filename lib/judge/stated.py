@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from lib.judge.rivals import Candidates
 from lib.judge.values import spelt_word, value_form
+from lib.judge.wholes import of_the_whole
 from lib.judge.wrapping import (
     CORRECTED,
     GOES_ON,
@@ -135,6 +136,8 @@ def explain_statement(
     if "?" in text.rstrip("?!. )\"'") or text.endswith("?"):
         return False, "a question"
 
+    if rivals is not None:
+        text = of_the_whole(text, answers, question, rivals)
     masked, count = mask(text, answers)
     if not count:
         taken_back = text != whole and mask(whole, answers)[1]
@@ -302,7 +305,7 @@ def _extended(head: str, question: str) -> bool:
         word = normalise(before)
         if before.endswith(("-", "/")) or after.startswith(("-", "/", "+", "#")):
             return True
-        if word in NAME_MAKERS:
+        if word in NAME_MAKERS and not before.endswith(","):
             return True
         first = match.start() == 0 or head[: match.start()].rstrip().endswith((".", ":"))
         if _is_name(before) and not first and word not in question_words and word not in FILLER:
