@@ -48,6 +48,9 @@ FILLER = frozenset(
     """,
     )
 )
+SIDE_NAMES = frozenset(
+    re.findall(r"\S+", "north south east west northeast northwest southeast southwest midwest")
+)
 NAME_MAKERS = frozenset(
     re.findall(
         r"\S+",
@@ -305,7 +308,7 @@ def _extended(head: str, question: str) -> bool:
         word = normalise(before)
         if before.endswith(("-", "/")) or after.startswith(("-", "/", "+", "#")):
             return True
-        if word in NAME_MAKERS and not before.endswith(","):
+        if word in NAME_MAKERS and not (before.endswith(",") and word in SIDE_NAMES):
             return True
         first = match.start() == 0 or head[: match.start()].rstrip().endswith((".", ":"))
         if _is_name(before) and not first and word not in question_words and word not in FILLER:
