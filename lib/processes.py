@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -41,14 +42,15 @@ def hold(folder: Path) -> int:
     if folder in _held:
         return _held[folder]
     path = folder / "lock.json"
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     for _ in range(5):  # a look at the lock, `held`, takes it for a moment
-        with contextlib.suppress(BlockingIOError):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
+            if os.fstat(file).st_ino == path.stat().st_ino:
+                break  # else its last owner has removed it meanwhile
+        os.close(file)
         time.sleep(0.02)
     else:
-        os.close(file)
         raise FolderInUse(
             f"{folder} is written by {_owner(path)}; wait, stop it, or use another OUTPUTS"
         ) from None
@@ -191,7 +193,7 @@ def _repeat(work: Callable[[], object], every: float) -> None:
 
 
 def release_memory(collect: bool = True) -> None:
-    """Give memory that is not used back to the system; the allocator keeps it for the next step.
+    """Give memory that is not used back to the system and its cards; allocators keep it else.
 
     collect: also what refers to itself, such as a trainer and its model; this takes longer.
     """
@@ -199,6 +201,9 @@ def release_memory(collect: bool = True) -> None:
         gc.collect()
     if hasattr(LIBC, "malloc_trim"):  # glibc's
         LIBC.malloc_trim(0)
+    torch = sys.modules.get("torch")  # not loaded where nobody needs it
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 class PeakMemory:

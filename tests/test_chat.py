@@ -86,6 +86,7 @@ def test_many_requests_at_once_each_get_their_own_reply(server):
             "list of role and text",
         ),
         ({"model": "tiny", "messages": chat("Rome"), "max_tokens": "many"}, 400, "max_tokens"),
+        ({"model": "tiny", "messages": chat("Rome " * 700)}, 400, "do not fit"),
         (b"{", 400, "no JSON object"),
     ],
 )

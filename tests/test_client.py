@@ -189,6 +189,15 @@ def test_a_refusal_stops_at_once_with_one_readable_line_and_no_key(serve, answer
     assert "\n" not in str(stopped.value)
 
 
+def test_a_key_with_a_line_s_end_is_hidden_too(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "gsk_SECRET123\n")
+    answer = failure(401, "invalid_api_key", "Incorrect API key provided: gsk_SECRET123")
+    _, client = serve(lambda text, attempt: answer, concurrency=1)
+    with pytest.raises(CallsStopped) as stopped:
+        client.ask(say("a"))
+    assert "SECRET" not in "".join(traceback.format_exception(stopped.value))
+
+
 def test_answers_before_a_stop_are_kept(serve):
     server, client = serve(
         lambda text, attempt: failure(401) if text == "c" else "1.0", concurrency=1

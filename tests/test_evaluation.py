@@ -1,6 +1,7 @@
 """Evaluation in the course of a training: collapse and KL."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -32,6 +33,27 @@ def test_a_collapse_stops_the_training(watch):
 
     watch.log.write_text(json.dumps({"step": 0, "accuracy": 0.5}) + "\n")
     assert watch.decide(1, 0.1) == (True, False)  # one bad evaluation is no collapse
+
+
+def test_weights_of_a_course_that_was_left_are_not_the_best(watch):
+    """Killed after the best of step 4, resumed from the checkpoint of step 3."""
+    best, state = watch.folder / "best", SimpleNamespace(is_world_process_zero=True, global_step=3)
+
+    def found(step):
+        shutil.rmtree(best, ignore_errors=True)
+        best.mkdir()
+        (best / "facts.json").write_text(json.dumps({"step": step}))
+
+    found(2)
+    watch.on_save(None, state, None)
+    found(4)
+    watch.go_back(4)
+    assert json.loads((best / "facts.json").read_text())["step"] == 4
+    watch.go_back(3)
+    assert json.loads((best / "facts.json").read_text())["step"] == 2
+    shutil.rmtree(watch.folder / "work")
+    watch.go_back(1)
+    assert not best.exists()
 
 
 def test_kl_is_of_the_drawn_answer(watch, tokenizer):

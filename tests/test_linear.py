@@ -1,6 +1,7 @@
 """The faster linear layer gives torch's own values and gradients; what is saved stays the same."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -145,6 +146,28 @@ def test_a_large_model_is_not_packed_twice(monkeypatch):
         monkeypatch.setattr(products, "PACKED_MOST", most)
         with products.packed_weights(model):
             assert all((layer.packed is not None) is packed for layer in layers)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_the_gradient_of_a_likely_token_survives_half_precision(share):
+    """In bf16 g - p g of a token with p = .999 is 0; the exact gradient is (1 - p) g."""
+    torch.manual_seed(0)
+    logits, target = torch.randn(130, 500), torch.randint(0, 500, (130,))
+    others = logits.scatter(1, target[:, None], -torch.inf).logsumexp(-1)
+    logits[torch.arange(130), target] = others + math.log(share / (1 - share))
+    half = logits.bfloat16()
+    # the first row has one target twice, and another one
+    back = torch.cat([torch.arange(130), torch.tensor([0, 0])])
+    target = torch.cat([target, target[:1], (target[:1] + 1) % 500])
+    weight = torch.randn(132)
+
+    exact = half.double().requires_grad_()
+    (exact.log_softmax(-1)[back, target] * weight).sum().backward()
+    given = half.clone().requires_grad_()
+    (ChosenLogprobs.apply(given * 1, back, target)[0] * weight).sum().backward()
+    assert given.grad.dtype == torch.bfloat16
+    error = (given.grad.double() - exact.grad).norm() / exact.grad.norm()
+    assert error < 0.003  # rounded once: 2^-9
 
 
 def test_chosen_logprobs_by_hand():

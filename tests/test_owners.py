@@ -12,10 +12,11 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
 
 from lib.config import ROOT, ProfileError, load_profile
-from lib.engine.models import load_policy
-from lib.processes import PARENT, FolderInUse, PeakMemory, hold, let_go
+from lib.engine.models import load_policy, this_device
+from lib.processes import PARENT, FolderInUse, PeakMemory, held, hold, let_go
 from lib.questions.sources import source_files
 from lib.report import finding
 from lib.runs import SettingsDiffer, Stage, forget, open_stage
@@ -38,6 +39,23 @@ def test_a_second_writer_is_told_who_the_first_is(tmp_path):
     assert json.loads((tmp_path / "lock.json").read_text())["process"] == os.getpid()
     let_go(tmp_path)
     assert not (tmp_path / "lock.json").exists()
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    opened, paths = os.open, []
+
+    def opening(path, *how):
+        file = opened(path, *how)
+        if not paths:  # between our look and our lock the owner lets go
+            os.unlink(path)
+        paths.append(path)
+        return file
+
+    monkeypatch.setattr(os, "open", opening)
+    hold(tmp_path)
+    monkeypatch.undo()
+    assert len(paths) == 2 and held(tmp_path)
+    let_go(tmp_path)
 
 
 def test_an_unfinished_stage_is_locked_and_a_finished_one_is_not(tmp_path):
@@ -199,6 +217,34 @@ def test_weights_that_are_torn_or_not_finite_are_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(DamagedFile, match="damaged weights"):
         load_policy(profile, folder)
+
+
+def test_a_passing_error_is_no_damage(tmp_path, monkeypatch):
+    """Memory that is short, or a network disk that is away, must not advise to train again."""
+    profile = load_profile("laptop")
+    (folder := tmp_path / "sft" / "best").mkdir(parents=True)
+    for error in (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        OSError(116, "stale"),
+    ):
+
+        def fail(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr("lib.engine.models.AutoModelForCausalLM.from_pretrained", fail)
+        with pytest.raises(type(error)) as raised:
+            load_policy(profile, folder)
+        assert raised.value is error
+
+
+def test_each_process_has_a_card_of_its_own(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert this_device() == torch.device("cuda:3") == chosen[0]
+    monkeypatch.delenv("LOCAL_RANK")
+    assert this_device() == torch.device("cuda:0")
 
 
 def test_stages_of_other_code_are_told(tmp_path, monkeypatch):

@@ -70,6 +70,13 @@ def test_two_processes_give_the_update_of_one(kind, tmp_path):
     pd.testing.assert_frame_equal(*logs, atol=1e-3)
 
 
+def test_two_processes_share_the_reference_of_dpo(tmp_path):
+    alone = train(tmp_path / "alone", [sys.executable], DPO="1")
+    together = train(tmp_path / "together", LAUNCH, DPO="1")
+    one, two = (weights(folder, "last") for folder in (alone, together))
+    assert all((one[key] - two[key]).abs().max() <= 2e-4 for key in one)
+
+
 def test_two_killed_processes_go_on_to_the_same_weights(tmp_path):
     whole = train(tmp_path / "whole", LAUNCH)
     killed = train(tmp_path / "killed", LAUNCH, code=1, KILL="3")
@@ -121,6 +128,11 @@ def one_of_two(rank: int, address: str) -> None:
     for (name, mine), theirs in zip(whole.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
     assert whole.generation_config.eos_token_id == [2, 5]
+    trainer.args.bf16, trainer._whole = True, None
+    half = whole_model(trainer)
+    assert half.dtype == torch.bfloat16
+    frequencies = (one.model.rotary_emb.inv_freq for one in (half, plain))
+    assert torch.equal(*frequencies)  # a rounded one turns late tokens by the wrong angle
 
     torch.distributed.barrier()
     # gloo's threads may still hold tensors, and abort an interpreter that is shutting down

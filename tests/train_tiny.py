@@ -1,6 +1,7 @@
 """Train a tiny policy for three steps: test_processes runs this as one process and as several.
 
-Arguments: folder, settings of the section `grpo` as JSON, the kind of model. With `KILL` in the
+Arguments: folder, settings of the section `grpo` as JSON, the kind of model. With `DPO` it is DPO on
+made pairs. With `KILL` in the
 environment each process ends itself in that step, with `FLAKY` the judge of each process has its
 own opinion in evaluations. The file `processes` says how many processes there were.
 """
@@ -11,11 +12,13 @@ import signal
 import sys
 from pathlib import Path
 
+import pandas as pd
 from accelerate import PartialState
 
 from lib.config import load_profile
 from lib.judge.grading import make_reward
 from lib.training import evaluation
+from lib.training.baselines import fine_tune
 from lib.training.grpo import train_grpo
 from tests.tiny import ANSWERS, QUESTIONS, tiny_policy, tiny_profile, word_tokenizer
 
@@ -48,7 +51,13 @@ def main() -> None:
             return end_of(self, args, state, control, **kwargs)
 
         evaluation.Evaluation.on_pre_optimizer_step = die
-    train_grpo(profile, QUESTIONS, QUESTIONS, folder, 0, 3, (2,), policy, judge)
+    if os.environ.get("DPO"):
+        ids, others = QUESTIONS["question_id"], QUESTIONS["answers"].str[0]
+        pairs = pd.DataFrame({"question_id": ids, "question": QUESTIONS["question"]})
+        pairs = pairs.assign(chosen=others, rejected=others.iloc[::-1].tolist())
+        fine_tune("dpo", profile, pairs, folder, 0, 3, policy)
+    else:
+        train_grpo(profile, QUESTIONS, QUESTIONS, folder, 0, 3, (2,), policy, judge)
     (folder / "processes").write_text(str(PartialState().num_processes))
     PartialState().destroy_process_group()
 

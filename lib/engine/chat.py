@@ -17,7 +17,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from lib.config import load_profile
-from lib.engine.decoding import decode, finish_reason
+from lib.engine.decoding import decode, finish_reason, refuse_long_prompts
 from lib.engine.models import Policy, load_policy
 from lib.prompts import render
 
@@ -120,6 +120,10 @@ class ChatServer:
             return refusal
 
         prompt = render(self.policy.tokenizer, body["messages"])
+        try:  # in a batch it would take the others with it
+            refuse_long_prompts(self.policy.model, [prompt], REPLY_TOKENS)
+        except ValueError as error:
+            return 400, error_body(str(error))
         request = ChatRequest(prompt, min(body.get("max_tokens") or REPLY_TOKENS, REPLY_TOKENS))
         self.waiting.put(request)
         while not request.done.wait(LOOK_SECONDS):

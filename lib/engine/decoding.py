@@ -25,6 +25,7 @@ from lib.engine.lanes import in_lanes
 from lib.engine.linear import packed_weights
 from lib.engine.logprobs import softmax_
 from lib.engine.passes import PREFILL, run_prompts, run_step
+from lib.processes import release_memory
 
 LANE_ROWS = 32  # prefixes that a lane must have to be worth a thread of its own
 VOCABULARY_BLOCK = 256  # tokens summed together before a draw looks inside
@@ -103,6 +104,8 @@ def decode(
                     raise
                 rows //= 2  # what is not finished begins again; its random numbers are the same
                 print(f"out of memory: {rows} rows from now on", flush=True)
+            if open_prompts:
+                release_memory()  # the failed caches hang on the error's frames
 
 
 @contextlib.contextmanager

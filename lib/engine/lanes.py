@@ -40,6 +40,7 @@ def in_lanes(works: list[Callable[[Callable[[Any], None]], None]]) -> Iterator[A
         except Exception as raised:
             error = raised
         results.put((work, error))
+        error = None  # it refers to this frame
 
     workers = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
     try:

@@ -85,7 +85,7 @@ def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
     if profile.threads:
         torch.set_num_threads(profile.threads)
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = this_device()
     dtype = getattr(torch, profile.dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -93,13 +93,23 @@ def load_policy(profile: Profile, folder: Path | str | None = None) -> Policy:
         )
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if folder is None:
+        passing = getattr(error, "errno", None) is not None or "alloc" in str(error)
+        if folder is None or passing:
             raise
-        raise _damaged(folder, " ".join(str(error).split())[:120]) from None
+        raise _damaged(folder, " ".join(str(error).split())[:120]) from error
 
     if folder and not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise _damaged(folder, "some are not finite")
     return _decoding_as_set(profile, make_policy(model.to(device).eval(), tokenizer))
+
+
+def this_device() -> torch.device:
+    """The card of this process, or the CPU: of several processes each has its own card."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
 
 
 def _decoding_as_set(profile: Profile, policy: Policy) -> Policy:

@@ -14,7 +14,7 @@ from lib.engine.models import Policy
 from lib.engine.trie import Trie, packed_hidden
 from lib.processes import release_memory
 from lib.prompts import direct, render
-from lib.tables import load_table, write_table
+from lib.tables import load_table, write_table, write_text
 
 SCORED_TOGETHER = 512  # positions whose next-token logits are held at once in scoring
 LIST_COLUMNS = ["sample", "text", "tokens", "logprob", "finish"]  # one entry for each answer
@@ -124,7 +124,7 @@ class AnswerLog:
                 records[record["question_id"]] = record
                 whole.append(line)
 
-        self.lines.write_text("".join(line + "\n" for line in whole))
+        write_text(self.lines, "".join(line + "\n" for line in whole))
         return records
 
     def __enter__(self):

@@ -96,8 +96,12 @@ class ServedPolicy:
             return i, [(c.token_ids, float(sum(c.logprobs.token_logprobs))) for c in choices]
 
         with ThreadPoolExecutor(PROMPTS_TOGETHER) as pool:
-            for future in as_completed([pool.submit(ask, i) for i in range(len(prompts))]):
-                yield future.result()
+            try:
+                for future in as_completed([pool.submit(ask, i) for i in range(len(prompts))]):
+                    yield future.result()
+            except BaseException:  # the others would be asked first, by a server that has ended
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def open_vllm(
@@ -116,8 +120,6 @@ def open_vllm(
         return ServedPolicy(name, connect(name, base_url), tokenizer, stops)
 
     release_memory()  # of policies before, on the cards too
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     log = Path(tempfile.mkdtemp(prefix="vllm-")) / "server.log"
     command, address = server_command(name, revision, dtype)
     process = start_server([*command, *options], log)

@@ -351,8 +351,8 @@ def _safe(text: str) -> str:
     """One line of at most 200 characters without the keys: servers quote them in their messages."""
     text = str(text)
     for name in ("OPENAI_API_KEY", "AUDITOR_API_KEY"):
-        if os.environ.get(name):
-            text = text.replace(os.environ[name], "***")
+        if key := os.environ.get(name, "").strip():
+            text = text.replace(key, "***")
     text = re.sub(r"\bsk-[\w*-]+", "***", re.sub(r"//[^/@\s]+@", "//***@", text))
     return " ".join(text.split())[:200]
 

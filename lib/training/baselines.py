@@ -10,13 +10,13 @@ import os
 from pathlib import Path
 
 import pandas as pd
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset, disable_progress_bars, load_from_disk
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lib.config import Profile, Tuning
 from lib.engine.adapters import lora_config, plain_model
-from lib.engine.models import Policy, load_policy
+from lib.engine.models import Policy, load_policy, locate
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct
 from lib.tables import write_text
@@ -44,9 +44,16 @@ class PairTrainer(DPOTrainer):
         return dataset
 
     def _precompute_ref_logps(self, dataset, name, batch_size):
-        share_prefixes(
-            plain_model(self.model)
-        )  # TRL scores the reference while the trainer is being built
+        """TRL scores the reference while the trainer is being built."""
+        for model in filter(None, (self.model, self.ref_model)):
+            share_prefixes(plain_model(model))
+        if self.accelerator.num_processes > 1:
+            # the first process writes the scores beside the rows: all must read the same files
+            place = Path(self.args.output_dir) / "pairs"
+            if self.accelerator.is_main_process:
+                dataset.save_to_disk(place)
+            self.accelerator.wait_for_everyone()
+            dataset = load_from_disk(place)
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
 
@@ -175,6 +182,8 @@ def make_tuner(
     )
     if method == "dpo":
         pairs = dict(beta=profile.dpo.beta or 0.1, precompute_ref_log_probs=True)
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true":  # TRL loads the reference by its name
+            pairs["model_init_kwargs"] = {"revision": locate(profile.models[profile.model])[1]}
         trainer = PairTrainer(args=DPOConfig(**arguments, **pairs), **common)
     else:
         trainer = SFTTrainer(args=SFTConfig(**arguments), **common)

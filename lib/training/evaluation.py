@@ -4,6 +4,7 @@ One rule for every trained method: the weights with the best validation accuracy
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,16 +23,17 @@ from lib.judge.grading import make_reward
 from lib.metrics import wilson
 from lib.processes import release_memory
 from lib.prompts import direct, render
-from lib.tables import write_text
+from lib.tables import load_json, write_text
 from lib.training.apart import read_lines
 from lib.training.watch import Watch
-from lib.training.weights import save_weights, whole_model
+from lib.training.weights import copy_weights, save_weights, whole_model
 
 CURVES = {  # column of the log: TRL's name
     "reward": "reward",
     "length": "completions/mean_length",
     "entropy": "rollout_entropy",
     "vllm_difference": "sampling/sampling_logp_difference/mean",  # nats a token, of its rollouts
+    "signal_share": "signal_share",
     "grad_norm": "grad_norm",
     "loss": "loss",
 }  # a method without rollouts has the last two
@@ -72,6 +74,8 @@ class Evaluation(Watch):
             rows = [row for row in read_lines(path) if row["step"] <= state.global_step]
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
+        if state.is_world_process_zero:
+            self.go_back(state.global_step)
         # nobody reads the log before it is cut, nobody adds to it before everybody has read it
         self.trainer.accelerator.wait_for_everyone()
         unmeasured = state.global_step == 0 and self.reference and not read_lines(self.log)
@@ -79,13 +83,29 @@ class Evaluation(Watch):
         if unmeasured:
             self.add_row(state, self.measure())
 
+    def on_save(self, args, state, control, **kwargs):
+        """Keep the best weights of this checkpoint, under a second name."""
+        if state.is_world_process_zero and (self.folder / "best").exists():
+            copy_weights(self.folder / "best", self.folder / "work" / "best")
+
+    def go_back(self, step: int) -> None:
+        """Take the best weights of the checkpoint where those of now were found after it.
+
+        What follows a checkpoint is not always repeated to the bit: of a course that is left there
+        must be no weights.
+        """
+        best, kept = self.folder / "best", self.folder / "work" / "best"
+        if not (best / "facts.json").exists() or load_json(best / "facts.json")["step"] <= step:
+            return
+        shutil.rmtree(best)
+        if kept.exists():
+            copy_weights(kept, best)
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         """One row of the log per step, with an evaluation where one is due."""
         if "loss" not in logs:
             return
         row = {column: logs[name] for column, name in CURVES.items() if name in logs}
-        if "frac_reward_zero_std" in logs:
-            row["signal_share"] = 1 - logs["frac_reward_zero_std"]
 
         step, last = state.global_step, state.max_steps
         due = step % self.profile.grpo.evaluate_every == 0 or step == last

@@ -229,7 +229,7 @@ def make_trainer(
     trainer.skip_zero_variance = profile.grpo.skip_zero_variance  # 5)
     trainer.difficulty_weight = profile.grpo.difficulty_weight  # 6)
     for model in filter(None, (trainer.model, trainer.ref_model)):
-        share_prefixes(plain_model(model))  # 4)
+        share_prefixes(plain_model(trainer.accelerator.unwrap_model(model)))  # 4)
     return trainer
 
 

@@ -123,10 +123,16 @@ class SharedPrefixGRPO(GRPOTrainer):
         return spread(logps), None if entropies is None else spread(entropies), aux
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        """6) TRL's rewards; the share of right answers of each group is kept beside them."""
+        """6) TRL's rewards; the share of right answers of each group is kept beside them.
+
+        A group carries signal where its rewards differ. TRL counts one without a verdict too.
+        """
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
         groups = rewards.nanmean(1).view(-1, self.num_generations)  # (groups, n) of all processes
+        lowest, highest = groups.nan_to_num(nan=torch.inf), groups.nan_to_num(nan=-torch.inf)
+        live = highest.amax(1) > lowest.amin(1)  # (groups,)
+        self._metrics["train"]["signal_share"].append(live.float().mean().item())
         success = groups.nanmean(1, keepdim=True).nan_to_num()  # (groups, 1)
         self._success = success.expand(-1, self.num_generations).reshape(-1)  # (rows,)
         return rewards

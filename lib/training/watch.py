@@ -62,6 +62,6 @@ def last_checkpoint(work: Path) -> str | None:
         try:
             json.loads((path / "trainer_state.json").read_text())  # TRL writes it last
             whole = str(path)
-        except (OSError, ValueError):
-            shutil.rmtree(path)
+        except (FileNotFoundError, ValueError):  # every process looks, one removes
+            shutil.rmtree(path, ignore_errors=True)
     return whole

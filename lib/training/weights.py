@@ -47,6 +47,12 @@ def link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def copy_weights(source: Path, target: Path) -> None:
+    """The folder of weights in place of another one; both share their files."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=link)
+
+
 def publish(trainer, watch, budget: dict) -> None:
     """Save the last weights, drop the checkpoints, and write the budget, which says: finished.
 
@@ -59,8 +65,7 @@ def publish(trainer, watch, budget: dict) -> None:
         save_weights(trainer, last, {"step": step})
     if trainer.is_world_process_zero():
         if shared:
-            shutil.rmtree(last, ignore_errors=True)
-            shutil.copytree(best, last, copy_function=link)
+            copy_weights(best, last)
         shutil.rmtree(watch.folder / "work", ignore_errors=True)
         write_text(watch.folder / "budget.json", json.dumps(budget, indent=1) + "\n")
     trainer.accelerator.wait_for_everyone()
@@ -80,10 +85,12 @@ def whole_model(trainer):
         raise ValueError("`lora` trains on one card or under DDP; divided weights are not merged")
 
     if getattr(trainer, "_whole", None) is None:
-        whole = AutoModelForCausalLM.from_config(model.config).to(trainer.accelerator.device)
+        # made in its precision, not cast to it: rotary frequencies stay float32
+        dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
+        whole = AutoModelForCausalLM.from_config(model.config, dtype=dtype)
         whole.generation_config = model.generation_config  # answers end where they ended before
-        trainer._whole = whole.bfloat16() if trainer.args.bf16 else whole
-        use_layouts(trainer._whole.eval())
+        trainer._whole = whole.to(trainer.accelerator.device).eval()
+        use_layouts(trainer._whole)
 
     with torch.no_grad():
         for whole, part in zip(trainer._whole.parameters(), model.parameters(), strict=True):
