@@ -1,7 +1,7 @@
 """Train a tiny policy for three steps: test_processes runs this as one process and as several.
 
-Arguments: folder, settings of the section `grpo` as JSON, the kind of model. With `DPO` it is DPO on
-made pairs. With `KILL` in the
+Arguments: folder, settings of the section `grpo` as JSON, the kind of model. With `DPO` in the
+environment it is DPO on made pairs. With `KILL` in the
 environment each process ends itself in that step, with `FLAKY` the judge of each process has its
 own opinion in evaluations. The file `processes` says how many processes there were.
 """
