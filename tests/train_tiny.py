@@ -55,6 +55,8 @@ def main() -> None:
         ids, others = QUESTIONS["question_id"], QUESTIONS["answers"].str[0]
         pairs = pd.DataFrame({"question_id": ids, "question": QUESTIONS["question"]})
         pairs = pairs.assign(chosen=others, rejected=others.iloc[::-1].tolist())
+        small = profile.dpo.model_copy(update={"micro_batch": 4, "questions_per_step": 8})
+        profile = profile.model_copy(update={"dpo": small})
         fine_tune("dpo", profile, pairs, folder, 0, 3, policy)
     else:
         train_grpo(profile, QUESTIONS, QUESTIONS, folder, 0, 3, (2,), policy, judge)
