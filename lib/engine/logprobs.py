@@ -2,7 +2,9 @@
 
 import torch
 
-TOGETHER = 64  # rows done at a time, so that all passes over a row meet it in the processor's cache
+ROWS_AT_ONCE = (
+    64  # rows done at a time, so that all passes over a row meet it in the processor's cache
+)
 
 
 def rounded(logits: torch.Tensor) -> bool:
@@ -17,7 +19,7 @@ def softmax_(logits: torch.Tensor):
     mean logit. `rounded` logits stay as they are.
     """
     figures = []
-    for part in logits.split(TOGETHER):
+    for part in logits.split(ROWS_AT_ONCE):
         wide = part.float()  # (rows, V)
         p = wide.softmax(-1)  # (rows, V)
         top, best = wide.max(-1)  # (rows,) each
@@ -66,7 +68,7 @@ class ChosenLogprobs(torch.autograd.Function):
 
         # in half precision g - p g of a likely token cancels to nothing: each entry is rounded once
         slope = torch.empty_like(kept)
-        parts = (x.split(TOGETHER) for x in (kept, log_z, total, slope))
+        parts = (x.split(ROWS_AT_ONCE) for x in (kept, log_z, total, slope))
         for logits, denominator, weight, out in zip(*parts, strict=True):
             out.copy_((logits.float() - denominator[:, None]).exp_().mul_(-weight[:, None]))
         width = kept.shape[1]
