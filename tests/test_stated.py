@@ -178,3 +178,105 @@ def test_few_wrong_answers_are_accepted_and_few_right_ones_refused():
     print(wrong.groupby("category")["called"].agg(["sum", "size"]).to_string())
     assert wrong["called"].mean() <= 0.08
     assert (~right["called"]).mean() <= 0.10
+
+
+PLACES = Candidates([["France"], ["Italy"], ["Spain"], ["Uruguay"], ["United States", "America"]])
+WHERE = "In which country is the city of Lyon?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is in France (Italy, Spain)",
+        "France [Italy]",
+        "France (wrong)",
+        "France (I am not sure)",
+        "France [not correct]",
+        "France (perhaps)",
+        "France, not sure",
+        "France, in Italy",
+        "Lyon is a city in France, located in Italy.",
+        "France. It is a city located in Italy.",
+        "Italy: France",
+        "Rejected: France",
+        "Anything but: France",
+        "Worst guess: France",
+        "Country I would exclude: France",
+    ],
+)
+def test_what_is_cut_off_an_answer_may_take_it_back(text):
+    assert not explain(text, ["France"], "alias", WHERE, PLACES)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "France (near Italy)",
+        "France, which borders Italy.",
+        "Lyon is in France (not in Italy).",
+        "Lyon is in France, formerly Italy",
+        "Lyon (near Italy) is in France",
+        "France, one of the largest countries in Europe.",
+        "Answer: France",
+        "Country: <b>France</b>",
+        "Lyon: France",
+    ],
+)
+def test_a_remark_beside_an_answer_is_none(text):
+    assert explain(text, ["France"], "alias", WHERE, PLACES)[0]
+
+
+def test_a_part_of_the_world_does_not_name_the_united_states():
+    asked = "In which country is the city of Montevideo?"
+    assert explain("Uruguay, South America.", ["Uruguay"], "alias", asked, PLACES)[0]
+    assert not explain("Uruguay, America.", ["Uruguay"], "alias", asked, PLACES)[0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "right"),
+    [
+        ("1914", "1914-18", False),
+        ("1914", "1914-05", True),
+        ("1994", "1994-95", False),
+        ("5", ">5", False),
+        ("5", "≥ 5", False),
+        ("5", "5+", False),
+        ("5", "√5", False),
+        ("5", "<b>5</b>", True),
+        ("105", "10⁵", False),
+        ("10⁵", "10⁵", True),
+        ("1945", "September 1945", True),
+        ("1945", "It ended in May 1945.", True),
+        ("1945", "1945 AD", True),
+        ("1945", "1945 BC", False),
+        ("$5 million", "5 million dollars", True),
+        ("$5 million", "$5,000,000", True),
+        ("$5 million", "$5,000", False),
+        ("21st", "twenty-first", True),
+        ("44 BC", "44 BCE", True),
+        ("100 °C", "100 degrees Celsius", True),
+        ("100 °C", "100 degrees Fahrenheit", False),
+        ("70 mph", "70 miles per hour", True),
+        ("71%", "71 per cent", True),
+        ("June 28, 1919", "28.06.1919", True),
+    ],
+)
+def test_numbers_and_dates_in_other_forms(gold, text, right):
+    assert explain(text, [gold], "alias", "What is it?")[0] is right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Canberra was rejected.",
+        "Canberra was replaced by sydney.",
+        "Canberra is the former capital",
+        "The capital was moved from Canberra.",
+        "It is located outside Canberra.",
+        "The capital is far from Canberra.",
+        "Canberra\n\nSydney",
+        "Canberra (or Sydney, or Perth)",
+    ],
+)
+def test_a_sentence_about_a_gold_answer_may_deny_it(text):
+    assert not explain(text, ["Canberra"], "alias", "What is the capital of Australia?")[0]

@@ -1,4 +1,4 @@
-"""vLLM's client where no server answers: what needs no vLLM. The real server: tests/vllm_real.py."""
+"""vLLM's client where no server answers. With a real server: tests/vllm_real.py."""
 
 import time
 from types import SimpleNamespace

@@ -16,8 +16,12 @@ WHOLE, NOTHING, BLANK = "whole text", "nothing", "blank"
 FIRST_TURN, PAST_THOUGHTS = "first turn", "past thoughts"
 UNFINISHED = ("unfinished thoughts", "unfinished box")  # the limit cut them: no answer
 
-THOUGHTS = re.compile(r"<think(?:ing)?>|<\|channel\|>analysis<\|message\|>", re.I)
-THOUGHTS_END = re.compile(r"</think(?:ing)?>|<\|channel\|>final<\|message\|>", re.I)
+THOUGHTS = re.compile(
+    r"<(?:think(?:ing)?|reasoning)>|\[THINK\]|<\|channel\|>analysis<\|message\|>", re.I
+)
+THOUGHTS_END = re.compile(
+    r"</(?:think(?:ing)?|reasoning)>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.I
+)
 # what a chat template writes before an answer, and what ends a turn or begins another one
 TURN_BEGINS = re.compile(
     r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|im_start\|>assistant\b|<\|assistant\|>"
@@ -26,9 +30,10 @@ TURN_BEGINS = re.compile(
     re.I,
 )
 TURN = re.compile(
-    r"<\|(?:im_end|im_start|eot_id|eom_id|start_header_id|endoftext|end_of_text|end|return|user"
+    r"<｜[^｜]{1,30}｜>|<\|(?:im_end|im_start|eot_id|eom_id|start_header_id|endoftext|end_of_text|end|return|user"
     r"|assistant|system)\|>|</s>|<eos>|<end_of_turn>|<start_of_turn>|\[/?INST\]"
-    r"|\n[ \t]*(?:\#{1,6}[ ]*|\*\*)?(?:user|human|assistant|system|question|q)(?:\*\*)?[ ]*:",
+    r"|\n[ \t]*(?:\#{1,6}[ ]*|\*\*)?(?:user|human|assistant|system|question|q|instruction|input)"
+    r"(?:[ ]\d{1,3})?(?:\*\*)?[ ]*:",
     re.I,
 )
 BRACE = re.compile(r"\\(?:f?boxed|fbox)\s*\{|[{}]")
@@ -65,7 +70,7 @@ PASSAGE_END = re.compile(
 )
 WRAPPERS = ("**", "__", "*", "_", "`", "$", '"', "'")
 OPEN_WRAPPERS = (("“", "”"), ("„", "“"), ("«", "»"), (r"\(", r"\)"), (r"\[", r"\]"))
-LATEX = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|emph)\s*\{([^{}]*)\}")
+LATEX = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|emph|textrm|texttt)\s*\{([^{}]*)\}")
 # a sentence's, not that of initials ("D.C.")
 FULL_STOP = re.compile(r"(?<!\.[^\W\d_])(?<!\.[ ][^\W\d_])(?<!\.)\.$")
 

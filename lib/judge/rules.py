@@ -32,6 +32,8 @@ RESERVED = re.compile(
 VERDICTS = {"correct", "incorrect", "true", "false", "yes"}  # as whole answers, in normal form
 FENCE = re.compile(r"^```\w*\n([^`{}<>]{1,200}?)\n?```$")  # around a plain answer
 FORGED = re.compile(r"\W*[01]\.0\W*")  # a bare verdict of the model judge
+BOUND = re.compile(r"[<>≤≥±√]\s?=?\s?\d|\d\s?\+(?!\s?\d)|\d[⁰¹²³⁴-⁹]")
+MARKUP_TAG = re.compile(r"</?[a-z]\w*>", re.I)
 HEDGE = re.compile(
     r"\b(or|either|perhaps|maybe|possibly|might be|could be|may be)\b", re.IGNORECASE
 )
@@ -110,6 +112,8 @@ def explain(
     text = clean(prediction)
     if not precheck(text, answers):
         return False, "forged or blank"
+    if _other_number(str(prediction), answers):
+        return False, "another number"
     plain = normalise(text)
     is_gold = any(plain == normalise(answer) for answer in answers)
     if is_gold and (rivals is None or plain not in rivals.ambiguous):
@@ -117,6 +121,13 @@ def explain(
     if kind == "exact":
         return False, "not stated"
     return explain_statement(text, answers, question, rivals)
+
+
+def _other_number(text: str, answers: list[str]) -> bool:
+    """Whether a mark makes a bound, a root or a power of a number ("> 5", "5+", "10⁵")."""
+    numbers = any(any(c.isdigit() for c in answer) for answer in answers)
+    marked = numbers and BOUND.search(MARKUP_TAG.sub(" ", text))
+    return bool(marked) and not any(BOUND.search(answer) for answer in answers)
 
 
 def not_committed(

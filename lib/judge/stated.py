@@ -8,12 +8,11 @@ the question may be another name.
 import re
 from functools import lru_cache
 
+from lib.judge.clauses import GOLD, head_clause, is_doubt, lowered, offers
 from lib.judge.rivals import Candidates
-from lib.judge.values import spelt_word, value_form
+from lib.judge.values import MONTHS, spelt_word, value_form
 from lib.judge.wholes import of_the_whole
 from lib.judge.wrapping import (
-    CORRECTED,
-    GOES_ON,
     has_value,
     is_short_name,
     said_last,
@@ -22,7 +21,6 @@ from lib.judge.wrapping import (
 )
 from lib.text import holds, normalise
 
-GOLD = "@"  # stands for a gold answer in a text
 # words of a sentence around an answer, in normal form
 FILLER = frozenset(
     re.findall(
@@ -64,9 +62,9 @@ NAME_MAKERS = frozenset(
 DENIED = re.compile(
     r"\b(not|no|nor|never|neither|none|cannot|without|except|excluding|isnt|wasnt|arent|werent|dont|doesnt|didnt|wont|wouldnt|cant|"
     r"couldnt|shouldnt|hardly|false|wrong|incorrect|untrue|mistaken|mistake|misconception|myth|rather|instead|unlike|opposite|deny|denied|"
-    r"unknown|unsure|doubt|whether|if|unless|until|ruled|(?:any|every)thing but|all but)\b"
+    r"unknown|unsure|doubt|whether|if|unless|until|ruled|rejected|excluded?|worst|discarded|"
+    r"eliminated|(?:any|every)thing but|all but)\b"
 )
-WITHDRAWN = re.compile(r"\b(not|no|never|wrong|incorrect|mistaken|mistake|instead|rather|answer)\b")
 HEDGED = re.compile(
     r"\b(or|either|perhaps|maybe|possibly|might|could|may be|alternatively|both|some|others|oder|"
     r"ou|ó|och|eller)\b|或|または|また|и/или|或者|\bили\b|\by\b|\bo\b|\bu\b|\be\b"
@@ -76,17 +74,7 @@ FIRST_GUESS = re.compile(
     r"\b(?:but|final|finally|then|now)\b",
     re.I,
 )
-REMARK = re.compile(
-    r"\s*(?:[,;–—]|\s-\s)\s*(?:which|who|whose|whom|where|that|a|an|the (?=[a-z])|in|on|near|"
-    r"bordering|not|of course|located|formerly|"
-    r"also known as|also called|known|by far|(?:the )?(?:largest|smallest|oldest|first|last|"
-    r"only))\b[^@]*$",
-)
-CONTRAST = re.compile(r"^\W*not (?:the )?[^@,.;?]{1,60}?,? but (?:rather )?(?=.*@)", re.I)
-LATER = re.compile(
-    r"^(?:this|that|it|he|she|they|these|there|let|i hope|the|in|its|his|her)\b(?=(?:\W+\w+){3})",
-    re.I,
-)
+AMERICAS = re.compile(r"\b(?:south|north|central|latin)(?:ern)? america\b", re.I)
 SUBJECT = re.compile(r"^[^@,;:]*?\b(?:is|was|are|were|lies)\b(?=[^@,;:]*@)")
 SENTENCE = re.compile(
     r"^(?:[A-Z][^@]*|\W*)\b(?:is|was|are|were|won|married|weighs?|[a-z]{3,}ed)\b[^@]*@|^\W*@\s+(?:is|was|are|were)\b"
@@ -95,7 +83,8 @@ MENTIONS = re.compile(
     r"\b(similar|like|opposite|another|other|others|compare|compared|option|options|discuss|depends|topic|history|question|"
     r"rival|successor|father|son|brother|tributary|near|nearby|neighbour|borders?|bordering|between|after|before|almost|nearly|"
     r"over|under|than|until|since|guess|thought|say|said|claim|claims|considered|sometimes|often|both|also|list|following|"
-    r"answered|marked|withheld|spelling|equal|same|see|as well|one of|some|most|many)\b"
+    r"answered|marked|withheld|replaced|moved|former|formerly|outside|far|error|"
+    r"spelling|equal|same|see|as well|one of|some|most|many)\b"
 )
 SIMILAR = re.compile(
     r"\b(something like|similar to|akin to|(?:another|different|other) question)\b"
@@ -114,9 +103,10 @@ LIST_LABEL = re.compile(r"(?<!\w)(?:(?:[A-Ha-h]|\d{1,2})[:.)]|\d{1,3} ?%)\s+")
 LIST_WORD = re.compile(
     r"^(?:the )?(?:candidates|options|answers|possibilities|choices)(?: are| include|:)? ", re.I
 )
+MONTH_AND_DAY = r"(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01]))?"  # "1914-18" are years
+IN_A_DATE = frozenset([*MONTHS, *(month[:3] for month in MONTHS), "sept", "ad", "ce"])
 DATED = re.compile(r"\d{4}-\d\d|^--\d\d")
 DAY = re.compile(r"--\d\d(-\d\d)?")
-ASKS_PLACE = re.compile(r"\b(where|city|town|capital|place|village)\b", re.I)
 
 
 def explain_statement(
@@ -130,7 +120,7 @@ def explain_statement(
             if ambiguous and not _only_gold(text, answers, rivals)
             else (True, "stated")
         )
-    whole = unwrap(text)
+    whole = unwrap(text, question)
     text = said_last(whole)
     if not text:
         return False, "corrected"
@@ -145,26 +135,27 @@ def explain_statement(
     if not count:
         taken_back = text != whole and mask(whole, answers)[1]
         return False, "corrected" if taken_back else "not stated"
-    head = _head(masked, question, qualified=rivals is None)
+    head, cut = head_clause(masked, question, qualified=rivals is None)
     if GOLD not in head:
         return False, "only mentioned"
-    plain = _plain(head)
+    plain = lowered(head)
     if FIRST_GUESS.search(head):
         return False, "corrected"
     if DENIED.search(plain):
         return False, "denied"
-    if HEDGED.search(plain):
+    if HEDGED.search(plain) or any(map(is_doubt, cut)):
         return False, "hedged"
-    if _extended(head, question):
+    year = any(re.fullmatch(r"\d{3,4}", answer) for answer in answers)
+    if _extended(head, question, IN_A_DATE if year else frozenset()):
         return False, "another name"
     if rivals is not None:
         if SIMILAR.search(plain):
             return False, "only mentioned"
         if is_listed(text, answers, question):
             return False, "a list"
-        other = _rival(text, head, answers, question, rivals)
+        other = _rival(text, [head, *filter(offers, cut)], answers, question, rivals)
         return (False, f"another candidate: {other}") if other else (True, "stated")
-    words = _unexplained(head, question, answers)
+    words = [w for w in _unexplained(head, question, answers) if not (year and w in IN_A_DATE)]
     return (False, "another word: " + words[0]) if words else (True, "stated")
 
 
@@ -174,7 +165,7 @@ def is_listed(text: str, answers: list[str], question: str = "") -> bool:
     Three items in any separator, or two that no single answer is written with: "Paris, France" may
     be one, "Paris / Lyon" is not. What the question names is no item.
     """
-    text = unwrap(text)
+    text = unwrap(text, question)
     masked, count = mask(LIST_LABEL.sub("", text), answers)
     if not count:
         return False
@@ -213,7 +204,7 @@ def _mask_values(text: str, answers: list[str]) -> tuple[str, int]:
             continue
         form, hits = re.subn(rf"(?<= ){re.escape(answer)}(?= )", GOLD, form)
         if not hits and re.fullmatch(r"\d{4}", answer):
-            form, hits = re.subn(rf"(?<= ){answer}-\d\d(?:-\d\d)?(?= )", GOLD, form)
+            form, hits = re.subn(rf"(?<= ){answer}-{MONTH_AND_DAY}(?= )", GOLD, form)
         if hits:
             return form.strip(), hits
     return text, 0
@@ -244,65 +235,12 @@ def _pattern(answer: str) -> re.Pattern | None:
     )
 
 
-def _head(masked: str, question: str, qualified: bool) -> str:
-    """The clause that holds the gold answer, without brackets, remarks and later sentences.
+def _extended(head: str, question: str, harmless: frozenset[str]) -> bool:
+    """Whether a neighbour makes another name of the gold answer: "West @", "@ Minor", "@ 96".
 
-    qualified: a place may be followed by the place that it lies in ("Lyon, France").
+    harmless: words beside those of the question that do not.
     """
-    text = CONTRAST.sub("", masked.strip())
-    text = re.sub(r"\([^()]*\)|\[[^\[\]]*\]", " ", text)
-    paragraphs = [part for part in re.split(r"\n\s*\n", text) if part.strip()]
-    text = (
-        paragraphs[0] if paragraphs and len(paragraphs) > 1 and _is_note(paragraphs[1:]) else text
-    )
-    sentences = [
-        s.strip()
-        for s in re.split(r"(?<=[^.\s]{2}[.!])\s+|(?<=@ [.!])\s+|(?<=@[.!])\s+|\n", text)
-        if s.strip()
-    ]
-    statements = [
-        sentence for i, sentence in enumerate(sentences) if i == 0 or not _is_remark(sentence)
-    ]
-    text = " . ".join(statements)
-    while (shorter := REMARK.sub("", text)) != text and GOLD in shorter:
-        text = shorter
-    if qualified and ASKS_PLACE.search(question):
-        text = re.sub(r"@ ?, ?[A-Z][\w.]*(?: [A-Z][\w.]*)?\s*\.?$", GOLD, text)
-    place = re.search(r"@ ?, ?([^,@]+?)\s*\.?$", text)
-    if place and set(normalise(place[1]).split()) <= set(normalise(question).split()):
-        text = text[: place.start()] + GOLD
-    return text
-
-
-def _is_note(paragraphs: list[str]) -> bool:
-    return all(
-        GOLD not in part
-        and not GOES_ON.match(part)
-        and not CORRECTED.search(part)
-        and not WITHDRAWN.search(_plain(part))
-        for part in paragraphs
-    )
-
-
-def _is_remark(sentence: str) -> bool:
-    """Whether a later sentence comments the answer and offers no other."""
-    return (
-        bool(LATER.match(sentence))
-        and GOLD not in sentence
-        and not WITHDRAWN.search(_plain(sentence))
-        and not CORRECTED.search(sentence)
-    )
-
-
-@lru_cache(maxsize=1 << 14)
-def _plain(text: str) -> str:
-    """Lower case without apostrophes, for words of denial and doubt."""
-    return re.sub(r"['’]", "", text.lower())
-
-
-def _extended(head: str, question: str) -> bool:
-    """Whether a neighbour makes another name of the gold answer: "West @", "@ Minor", "@ 96"."""
-    question_words = set(normalise(question).split())
+    question_words = set(normalise(question).split()) | harmless
     for match in re.finditer(r"(?:(\S+)\s+)?@(?:\s+(\S+))?", head):
         before, after = match[1] or "", match[2] or ""
         word = normalise(before)
@@ -336,12 +274,15 @@ def _is_name(word: str) -> bool:
     )
 
 
-def _rival(text: str, head: str, answers, question: str, rivals: Candidates) -> str | None:
-    """A candidate other than gold that the head of the text names, or None."""
+def _rival(text: str, said: list[str], answers, question: str, rivals: Candidates) -> str | None:
+    """A candidate other than gold that a text names in what it says, its head first, or None."""
     golds = {normalise(answer) for answer in answers}
     own = rivals.owners(golds - rivals.ambiguous)
     about = f" {normalise(question)} "
-    for _, _, name in rivals.mentions(head.replace(GOLD, " | ")):
+    head = said[0]
+    if "south america" not in rivals.owner:  # else a part of the world names the United States
+        said = [AMERICAS.sub(" ", part) for part in said]
+    for _, _, name in (m for part in said for m in rivals.mentions(part.replace(GOLD, " | "))):
         if name not in golds and not rivals.owner[name] & own and f" {name} " not in about:
             return name
     # an answer of another kind right in front of the gold answer: a list over several relations;
@@ -407,7 +348,7 @@ def _is_sentence(head: str) -> bool:
 
     It follows a verb, or begins the sentence; words that mention rather than state are not plain.
     """
-    return bool(SENTENCE.search(head)) and not MENTIONS.search(_plain(head))
+    return bool(SENTENCE.search(head)) and not MENTIONS.search(lowered(head))
 
 
 def _stem(word: str) -> str:

@@ -28,6 +28,7 @@ DAY, YEAR = r"(?P<d>[0-3]?\d)(?:st|nd|rd|th)?", r"(?P<y>\d{3,4})"
 DATES = [
     re.compile(r"\b(?P<y>\d{4})-(?P<n>[01]?\d)-(?P<d>[0-3]?\d)\b"),
     re.compile(r"\b(?P<n>[0-3]?\d)/(?P<d>[0-3]?\d)/(?P<y>\d{4})\b"),
+    re.compile(r"\b(?P<d>[0-3]?\d)\.(?P<n>[01]?\d)\.(?P<y>\d{4})\b"),
     re.compile(rf"\b(?:the )?{DAY}(?: day)?(?: of)?,? (?P<m>{MONTH})\.?(?:,| of)? {YEAR}\b"),
     re.compile(rf"\b(?P<m>{MONTH})\.? (?:the )?{DAY}(?:,| of|,? in)? {YEAR}\b"),
     re.compile(rf"\b(?P<m>{MONTH})\.?(?:,| of| in)? (?P<y>\d{{4}})\b"),
@@ -71,6 +72,20 @@ ORDINALS |= {
 ORDINALS |= {f"{w[:-1]}ieth": 20 + 10 * i for i, w in enumerate(TENS)}
 NUMBER_WORD = "|".join(sorted([*WORD_VALUES, *SCALES], key=len, reverse=True))
 SPELT = re.compile(rf"\b(?:{NUMBER_WORD})(?:(?:[ -]|,? and )(?:{NUMBER_WORD}))*\b")
+SPELT_ORDINAL = re.compile(rf"\b({'|'.join(TENS)})[- ]({'|'.join(ORDINALS)})\b")
+# what stands for a unit or an era of several words
+SYNONYMS = {
+    r"\bbce\b": "bc",
+    r"\bper cent\b": "percent",
+    r"\bmph\b": "miles per hour",
+    r"\bkm/h\b|\bkph\b": "kilometres per hour",
+    r"°\s?c\b|\bdegrees? c(?:elsius|entigrade)?\b": "celsius",
+    r"°\s?f\b|\bdegrees? f(?:ahrenheit)?\b": "fahrenheit",
+    r"(\d[\d.]*) (million|billion|trillion) dollars\b": r"$\1 \2",
+    r"([£€$¥])\s?(\d[\d.]*) (million|billion|trillion)\b": lambda m: (
+        f"{m[1]}{float(m[2].rstrip('.')) * SCALES[m[3]]:.0f}"
+    ),
+}
 SCALED = re.compile(r"\b(\d+(?:\.\d+)?) (thousand|million|billion|trillion)\b")
 ROMAN = re.compile(
     r"(?<=[^\W\d_]) (?=[IVXL]+\b)(?:I(?=$|[,.;:!?)])|(?!I\b)(X{0,3}L?X{0,3}(?:IX|IV|"
@@ -127,8 +142,11 @@ def value_form(text: str) -> str:
     for pattern in DATES:
         plain = pattern.sub(keep_date, plain)
 
+    for pattern, word in SYNONYMS.items():
+        plain = re.sub(pattern, word, plain)
     plain = AMOUNT.sub(_amount, plain)
     plain = SCALED.sub(lambda m: f"{float(m[1]) * SCALES[m[2]]:.0f}", plain)
+    plain = SPELT_ORDINAL.sub(lambda m: f"{WORD_VALUES[m[1]] + ORDINALS[m[2]]}th", plain)
     plain = SPELT.sub(lambda m: str(_spelt(m[0])), plain)
     plain = re.sub(r"(?<=[^\W\d_]) the (\w+)\b", _ordinal, plain)
     words = [spelt_word(word) for word in normalise(plain).split()]

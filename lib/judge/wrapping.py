@@ -21,8 +21,20 @@ UNSURE = re.compile(
     re.I,
 )
 LABEL = re.compile(r"^\W*((?:[^\W\d_]+[ -]){0,3}[^\W\d_]+):\s+(?=\S)")
-BAD_LABEL = re.compile(
-    r"\b(not|false|wrong|incorrect|old|first|previous|former|never|except|question|q)\b", re.I
+# what a label in front of an answer is made of, beside words of the question
+LABEL_WORDS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+    a an the this that is it its my our your of to in for and here so final short brief direct
+    correct right true best exact actual full official likely most answer answers ans reply
+    response result solution conclusion output prediction assistant a1 name title country nation
+    city town state province capital continent region place location birthplace river mountain
+    island language currency symbol number atomic element year date day month time age person
+    author writer director actor actress singer composer artist band president leader king queen
+    team club company film movie book novel song album show series game value amount total
+    """,
+    )
 )
 COPULA = re.compile(r"(?:でした|です|である|だ|입니다|이다)$")
 SHORT = 60  # characters of an answer that may be a short name
@@ -31,17 +43,22 @@ ASKS_PERSON = re.compile(
 )
 
 
-def unwrap(text: str) -> str:
-    """The answer inside its wrapping: a box, bold, a label, a think block, a first note."""
+def unwrap(text: str, question: str = "") -> str:
+    """The answer inside its wrapping: a box, bold, a label, a think block, a first note.
+
+    A label has words of LABEL_WORDS or of the question alone: any other may be an answer, or say
+    that what follows is none ("Italy: France", "Rejected: France").
+    """
     text = re.sub(r"^\s*<think>.*?</think>\s*", "", text, flags=re.S)
     boxed = re.findall(r"\\boxed\s*\{([^{}]*)\}", text)
     tagged = re.findall(r"<answer>(.*?)</answer>", text, flags=re.S | re.I)
     if boxed or tagged:
         text = (boxed or tagged)[-1]
     text = re.sub(r"(\*\*|__|\*|`)(.+?)\1", r"\2", text)
+    text = re.sub(r"</?(?:b|i|u|em|strong|p|span|code)>", "", text, flags=re.I)
     text = UNSURE.sub("", text.strip())
     label = LABEL.match(text)
-    if label and not BAD_LABEL.search(label[1]) and not label[1].lower().startswith("http"):
+    if label and set(normalise(label[1]).split()) <= LABEL_WORDS | set(normalise(question).split()):
         text = text[label.end() :]
     return text.strip()
 
