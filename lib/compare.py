@@ -25,8 +25,18 @@ from lib.metrics import (
     smallest_visible_gain,
 )
 from lib.report import direction, estimate
-from lib.tables import TableError, need, read_table, save_table
+from lib.tables import (
+    TableError,
+    check_output,
+    key_text,
+    named_rows,
+    need,
+    read_table,
+    save_table,
+)
+from lib.text import question_key
 
+KEYS = ("question_id", "question")
 TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
@@ -37,9 +47,9 @@ def read_graded(path: Path) -> pd.DataFrame:
     """
     frame = read_table(path)
     need(frame, ["correct"], path)
-    if not {"question_id", "question"} & set(frame):
+    if not set(KEYS) & set(frame):
         raise TableError(f"{path}: no column `question_id` or `question` to pair the answers by")
-    texts = frame["correct"].map(lambda v: "" if pd.isna(v) else str(v).strip().lower())
+    texts = frame["correct"].map(lambda v: key_text(v).lower())
     bad = ~texts.isin([*TRUTHS, ""])
     if bad.any():
         row = int(bad.to_numpy().argmax())
@@ -48,17 +58,58 @@ def read_graded(path: Path) -> pd.DataFrame:
     return frame.assign(correct=pd.array(texts.map(TRUTHS.get), dtype="boolean"))
 
 
-def key_of(frames: dict[str, pd.DataFrame]) -> str:
-    """The column by which the files are paired: question_id where all share some, else question.
+def pair_up(frames: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], str]:
+    """(each file's `correct` and, as `question_id`, the text that pairs its rows; what to note).
 
-    Raises TableError where no column pairs them.
+    Rows pair by their ids where those are filled in, some are in all files, and an id has one
+    question; else by the question's text (lib.text.question_key), and the note says why. Raises
+    TableError where neither pairs them, naming the rows or the question.
     """
-    for column in ("question_id", "question"):
-        if all(column in frame for frame in frames.values()):
-            keys = [set(frame[column].dropna()) for frame in frames.values()]
-            if set.intersection(*keys):
-                return column
-    raise TableError(f"{', '.join(frames)}: no question is in all of them, by id or by text")
+    reasons = []
+    for column in KEYS:
+        lacking = [name for name, frame in frames.items() if column not in frame]
+        if lacking:
+            reasons.append(f"no column `{column}` in {', '.join(lacking)}")
+            continue
+        form = question_key if column == "question" else str
+        keys = {name: frame[column].map(key_text).map(form) for name, frame in frames.items()}
+        if reason := _unpaired(column, keys, frames):
+            reasons.append(reason)
+            continue
+        chosen = reasons and any("question_id" in frame for frame in frames.values())
+        rows = {
+            name: pd.DataFrame({"question_id": keys[name], "correct": frame["correct"]})
+            for name, frame in frames.items()
+        }
+        return rows, f"paired by `question`: {reasons[0]}" if chosen else ""
+    raise TableError("; ".join(reasons))
+
+
+def _unpaired(column: str, keys: dict[str, pd.Series], frames: dict) -> str | None:
+    """Why a column's keys do not pair the files; None where they do."""
+    for name, key in keys.items():
+        if key.eq("").any():
+            return f"{name}: `{column}` is empty in {named_rows(key.eq(''))}"
+    if not set.intersection(*map(set, keys.values())):
+        by = "id" if column == "question_id" else "text"
+        return f"{', '.join(keys)}: no question is in all of them, by {by}"
+    return _contradiction(keys, frames) if column == "question_id" else None
+
+
+def _contradiction(ids: dict[str, pd.Series], frames: dict) -> str | None:
+    """The first id that stands at two questions, in one file or in two; None where none does."""
+    known: dict[str, tuple[str, str]] = {}
+    for name, frame in frames.items():
+        if "question" not in frame:
+            continue
+        for key, text in zip(ids[name], frame["question"].map(key_text), strict=True):
+            file, other = known.setdefault(key, (name, text)) if text else (name, "")
+            if question_key(other) != question_key(text):
+                return (
+                    f"id {key!r} is {other[:50]!r} in {file} and {text[:50]!r} in {name} (where "
+                    "they are one question, drop the column `question`)"
+                )
+    return None
 
 
 def compare_files(
@@ -69,12 +120,12 @@ def compare_files(
     frames: graded answers by file. value is the accuracy less the first file's on the questions
     that both have a verdict for; better and worse count the questions that changed sides. With one
     answer a question the test is McNemar's exact one, with several it is a permutation of the signs
-    of the questions' differences, and `visible` is empty.
+    of the questions' differences, and `visible` is empty. Where no question has a verdict in both,
+    n is 0 and the rest is empty.
     """
-    by = key_of(frames)
     shares = {
-        name: frame.dropna(subset="correct").groupby(by)["correct"].agg(["mean", "size"])
-        for name, frame in frames.items()
+        name: rows.dropna(subset="correct").groupby("question_id")["correct"].agg(["mean", "size"])
+        for name, rows in pair_up(frames)[0].items()
     }
     first = next(iter(frames))
     single = all((share["size"] == 1).all() for share in shares.values())
@@ -82,10 +133,12 @@ def compare_files(
     for name in list(frames)[1:]:
         both = shares[first].add_suffix("_first").join(shares[name], how="inner").astype(float)
         change = (both["mean"] - both["mean_first"]).to_numpy()
-        row = {"file": name, "value": change.mean(), "n": len(change)}
+        row = {"file": name, "value": change.mean() if len(change) else np.nan, "n": len(change)}
         row["low"], row["high"] = paired_interval(change, n_boot, seed)
         row |= {"better": int((change > 0).sum()), "worse": int((change < 0).sum())}
-        if single:
+        if not len(change):
+            row |= {"p": np.nan, "visible": np.nan}
+        elif single:
             sides = [
                 pd.DataFrame({"question_id": both.index, "correct": both[column].astype(bool)})
                 for column in ("mean_first", "mean")
@@ -96,8 +149,13 @@ def compare_files(
             row["p"] = paired_permutation(both["mean_first"], both["mean"], seed)
             row["visible"] = np.nan
         rows.append(row | {"test": "McNemar" if single else "permutation"})
-    frame = pd.DataFrame(rows)
-    return frame.assign(holm=holm(frame["p"]))
+    return _corrected(pd.DataFrame(rows))
+
+
+def _corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons with Holm's p-values over those that have one."""
+    tested = table["p"].notna()
+    return table.assign(holm=pd.Series(holm(table["p"][tested]), table.index[tested]))
 
 
 def graded_policies(run: Path) -> dict[str, Path]:
@@ -123,12 +181,13 @@ def compare_runs(first: Path, second: Path) -> pd.DataFrame:
         compare_files({"first": read_graded(one[name]), name: read_graded(two[name])})
         for name in shared
     ]
-    table = pd.concat(tables, ignore_index=True)
-    return table.assign(holm=holm(table["p"]))
+    return _corrected(pd.concat(tables, ignore_index=True))
 
 
 def difference(row, first: str) -> str:
     """A row of `compare_files` as a sentence; first: what it is compared with."""
+    if not row.n:
+        return f"{row.file} less {first}: no question has a verdict in both"
     said = direction(row, "better", "worse", "no different", holm=row.holm)
     seen = f"; {row.n} questions show a true {row.visible:.1%} four times in five"
     return (
@@ -140,17 +199,21 @@ def difference(row, first: str) -> str:
 
 def sentences(frames: dict[str, pd.DataFrame], table: pd.DataFrame) -> list[str]:
     """What `main` prints: a line for each file, then for each comparison, then what to know."""
-    by, lines = key_of(frames), []
-    for name, frame in frames.items():
-        reached = accuracy(frame.rename(columns={by: "question_id"})[["question_id", "correct"]])
+    paired, note = pair_up(frames)
+    lines = []
+    for name, rows in paired.items():
+        reached = accuracy(rows)
         failed = f", {reached['failed']} without a verdict" if reached["failed"] else ""
-        lines.append(f"{name}: {estimate(reached, '.1%')} right{failed}")
-    first = next(iter(frames))
+        right = f"{estimate(reached, '.1%')} right" if reached["n"] else "no answer has a verdict"
+        lines.append(f"{name}: {right}{failed}")
+    first, *others = paired
     lines += [difference(row, first) for row in table.itertuples()]
-    for name, frame in frames.items():
-        left = frame[by].nunique() - len(set(frame[by]) & set(frames[first][by]))
-        if left:
-            lines.append(f"note: {left} questions of {name} are not in {first}")
+    lines += [f"note: {note}"] if note else []
+    asked = {name: set(rows["question_id"]) for name, rows in paired.items()}
+    for name in others:
+        for one, other in ((name, first), (first, name)):
+            if left := len(asked[one] - asked[other]):
+                lines.append(f"note: {left} questions of {one} are not in {other}")
     judges = {str(j) for f in frames.values() if "judge" in f for j in f["judge"].dropna().unique()}
     if len(judges) > 1:
         lines.append(
@@ -174,9 +237,11 @@ def main() -> None:
     args = parser.parse_args()
     if len(args.files) < 2:
         parser.error("give two files or more")
-    if len(set(args.files)) < len(args.files):
+    if len({path.resolve() for path in args.files}) < len(args.files):
         parser.error("a file is given twice")
     try:
+        if args.out:
+            check_output(args.out, args.files)
         if any(path.is_dir() for path in args.files):
             if len(args.files) > 2:
                 parser.error("give two folders of runs and no more")

@@ -182,6 +182,32 @@ def need(frame: pd.DataFrame, columns: list[str], where) -> None:
     raise TableError("; ".join([f"{where}: no column {missing}; there are {there}", *hints]))
 
 
+def key_text(value) -> str:
+    """An id, a question or a verdict as text: 1 and 1.0 are "1", a missing one is ""."""
+    if _is_missing(value) or value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def named_rows(chosen: pd.Series, most: int = 5) -> str:
+    """The chosen rows in words, counted from 0: "row 3", "rows 0, 2, 5 and 12 more"."""
+    rows = [i for i, is_chosen in enumerate(chosen) if is_chosen]
+    more = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:most]))}{more}"
+
+
+def refuse_missing_ids(frame: pd.DataFrame, where) -> None:
+    """Raise TableError naming the rows whose `question_id` is empty, where there is the column."""
+    if "question_id" in frame:
+        empty = frame["question_id"].map(key_text).eq("")
+        if empty.any():
+            raise TableError(
+                f"{where}: {named_rows(empty)}: empty `question_id`; fill it or drop the column"
+            )
+
+
 def _alike(column: str, there: list[str]) -> str | None:
     """The column that may be meant: of the same name but for case and spaces, or its synonym."""
     plain = {re.sub(r"\W+", "_", name.strip().lower()): name for name in reversed(there)}
@@ -258,6 +284,18 @@ def _answers_of_object(value: dict, where, row) -> list:
 def writer(path: Path):
     """The function (frame, path) that writes a table by its extension. Raises TableError."""
     return _format(path)[1]
+
+
+def check_output(path: Path, inputs=()) -> None:
+    """Raise TableError, before any work, for an output that cannot be written or is an input."""
+    writer(path)
+    if path.resolve() in {Path(given).resolve() for given in inputs}:
+        raise TableError(f"{path}: would overwrite what is read; give another name")
+    if path.is_dir():
+        raise TableError(f"{path}: is a folder; give the name of a file")
+    above = next(folder for folder in path.resolve().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise TableError(f"{path}: cannot be written in {above}; give a folder of your own")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -31,7 +31,8 @@ def run(module, *arguments):
 def test_regrade_by_hand():
     graded = regrade(CASES, Judge(kind="alias"))
     assert graded["correct"].tolist() == [True, False, True, False]
-    assert graded["question_id"].tolist() == ["row0", "row1", "row1", "row1"]
+    assert "question_id" not in graded
+    assert graded.index.tolist() == [0, 1, 1, 1]
     assert graded["judge"].eq("alias").all()
     assert graded["raw"].isna().all()
     assert not graded["disputed"].any()
@@ -171,7 +172,7 @@ def test_what_is_taken_out_is_counted_and_written(tmp_path):
 def test_columns_of_the_user_s_own_are_kept(tmp_path, capsys):
     own = {"correct": ["yes", "no"], "why": ["a", "b"], "extracted": [1, 2], "judge": ["me", "you"]}
     graded = regrade(CASES.assign(**own), Judge(kind="alias"), "in.csv", extraction="auto")
-    given = graded.drop_duplicates("question_id")
+    given = graded.drop_duplicates("question")
     assert {c: given[f"{c}_given"].tolist() for c in own} == own
     assert graded["correct"].tolist() == [True, False, True, False]
     assert graded["judge"].eq("alias").all()
@@ -249,3 +250,50 @@ def test_dedup_of_chats_keeps_whole_rows(tmp_path):
     assert "1 of 3 training questions give 1 of 1 test questions away" in done.stdout
     assert "kept: 1 of 2 rows in" in done.stdout
     assert json.loads((tmp_path / "kept.json").read_text()) == rows[1:]
+
+
+@pytest.mark.parametrize("empty", ["", " ", None, float("nan")])
+def test_rows_without_an_id_are_refused_by_number(empty):
+    cases = pd.concat([CASES] * 2, ignore_index=True)
+    with pytest.raises(
+        ValueError, match=r"in.csv: rows 1, 3: empty `question_id`; fill it or drop"
+    ):
+        regrade(cases.assign(question_id=["1", empty, "3", empty]), Judge(kind="alias"), "in.csv")
+
+
+def test_files_in_another_order_are_judged_and_compared_alike(tmp_path):
+    cities = ["Rome", "Bern", "Lyon", "Oslo"]
+    answers = ["Italy", "Switzerland", "France", "Norway"]
+    rows = pd.DataFrame(
+        {
+            "question": [f"In which country is {city}?" for city in cities],
+            "answers": answers,
+            "prediction": ["Italy", "Switzerland", "Spain", "Spain"],
+        }
+    )
+    for name, frame in (("a", rows), ("b", rows[::-1])):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        done = run("lib.judge", tmp_path / f"{name}.csv", tmp_path / f"{name}.graded.csv")
+        assert "over 4 questions" in done.stdout
+        assert "question_id" not in pd.read_csv(tmp_path / f"{name}.graded.csv")
+    done = run("lib.compare", tmp_path / "a.graded.csv", tmp_path / "b.graded.csv")
+    assert "0 better and 0 worse" in done.stdout
+    assert "note: " not in done.stdout
+
+
+def test_an_output_that_cannot_be_is_refused_before_anything_is_judged(tmp_path):
+    source = tmp_path / "in.csv"
+    CASES.assign(prediction="Italy", answers="Italy").to_csv(source, index=False)
+    before = source.read_bytes()
+    (tmp_path / "out.csv").mkdir()
+    for out, said in (
+        ("in.csv", "would overwrite what is read"),
+        ("out.csv", "is a folder"),
+        ("in.csv/out.csv", "cannot be written in"),
+    ):
+        done = run("lib.judge", source, tmp_path / out)
+        assert done.returncode == 1
+        assert done.stderr.startswith("judging: ") and said in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "accuracy" not in done.stdout
+    assert source.read_bytes() == before

@@ -1,5 +1,6 @@
 """Two graded files, the same questions: differences by hand, tests, refusals in one line."""
 
+import json
 import subprocess
 import sys
 
@@ -107,3 +108,103 @@ def test_two_runs_are_compared_policy_by_policy(tmp_path):
     assert said[0].startswith("base less the first run's: +0.0%")
     with pytest.raises(TableError, match="c: no graded greedy answers"):
         compare_runs(tmp_path / "a", tmp_path / "c")
+
+
+def questions(ids, names, verdicts) -> pd.DataFrame:
+    frame = pd.DataFrame({"question": [f"Where is {n}?" for n in names], "correct": verdicts})
+    return frame if ids is None else frame.assign(question_id=ids)
+
+
+IDS = ["row0", "row1", "row2"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "note"),
+    [
+        (None, None, None),
+        (IDS, IDS, "id 'row0' is 'Where is Lyon?' in a and 'Where is Rome?' in b"),
+        (["a1", "a2", "a3"], IDS, "no question is in all of them, by id"),
+        ([None] * 3, IDS, "a: `question_id` is empty in rows 0, 1, 2"),
+        (IDS, [" ", "row1", "row0"], "b: `question_id` is empty in row 0"),
+        (IDS, None, "no column `question_id` in b"),
+        (["x"] * 3, ["x"] * 3, "id 'x' is 'Where is Lyon?' in a and 'Where is Bern?' in a"),
+    ],
+)
+def test_the_same_questions_in_another_order_do_not_differ(one, other, note):
+    frames = {
+        "a": questions(one, ["Lyon", "Bern", "Rome"], [True, True, False]),
+        "b": questions(other, ["Rome", "Bern", "Lyon"], [False, True, True]),
+    }
+    table = compare_files(frames)
+    assert table[["value", "n", "better", "worse"]].values.tolist() == [[0, 3, 0, 0]]
+    notes = [line for line in sentences(frames, table) if line.startswith("note: paired")]
+    assert len(notes) == (note is not None)
+    assert all(note in line for line in notes)
+
+
+def test_one_id_at_two_questions_is_refused_where_no_text_pairs_them():
+    frames = {
+        "a": questions(IDS, ["Lyon", "Bern", "Rome"], [True, True, False]),
+        "b": questions(IDS, ["Oslo", "Riga", "Kyiv"], [False, True, True]),
+    }
+    said = "id 'row0' is 'Where is Lyon.' in a and 'Where is Oslo.' in b .* drop the column `quest"
+    with pytest.raises(TableError, match=said):
+        compare_files(frames)
+    one = {name: frame.drop(columns="question") for name, frame in frames.items()}
+    assert compare_files(one)["n"].tolist() == [3]
+    lost = {name: frame.assign(question_id=[None, "b", "c"]) for name, frame in one.items()}
+    with pytest.raises(
+        TableError, match="a: `question_id` is empty in row 0; no column `question`"
+    ):
+        compare_files(lost)
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], [1.0, 2.0, 3.0], ["1", "2", "3"], [" 1", "2 ", "3"]])
+def test_numbers_and_texts_are_the_same_ids(ids, tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"question_id": i, "correct": 1}) + "\n" for i in ids)
+    )
+    (tmp_path / "b.csv").write_text("question_id,correct\n1,0\n2,1\n3,1\n")
+    frames = {name: read_graded(tmp_path / name) for name in ("a.jsonl", "b.csv")}
+    assert compare_files(frames)["worse"].tolist() == [1]
+
+
+def test_what_only_the_base_has_is_noted_too():
+    frames = {"a": BASE, "b": BETTER.iloc[10:]}
+    assert "note: 10 questions of a are not in b" in sentences(frames, compare_files(frames))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("verdicts", [[None, None], [None, True]])
+def test_files_without_a_pair_of_verdicts_are_said_in_a_sentence(verdicts):
+    frames = {"a": graded([True, None]), "b": graded(verdicts), "c": graded([True, True])}
+    table = compare_files(frames)
+    assert table["n"].tolist() == [0, 1]
+    assert table["holm"].isna().tolist() == [True, False]
+    assert table["holm"][1] == table["p"][1]
+    said = sentences(frames, table)
+    assert "b less a: no question has a verdict in both" in said
+    assert ("b: no answer has a verdict, 2 without a verdict" in said) is (verdicts[1] is None)
+
+
+def test_nothing_that_is_read_is_overwritten(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        BASE.to_csv(tmp_path / name, index=False)
+    before = (tmp_path / "a.csv").read_bytes()
+    (tmp_path / "folder.csv").mkdir()
+    for out, said in (
+        ("a.csv", "would overwrite what is read"),
+        ("folder.csv", "is a folder"),
+        ("b.csv/x.csv", "cannot be written in"),
+        ("x.txt", "unknown extension"),
+    ):
+        files = [tmp_path / name for name in ("a.csv", "b.csv", out)]
+        files.insert(2, "--out")
+        command = [sys.executable, "-m", "lib.compare", *files]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not done.stdout
+    assert (tmp_path / "a.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv", "folder.csv"]

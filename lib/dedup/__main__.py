@@ -12,7 +12,7 @@ from lib.dedup.removal import dedup
 from lib.dedup.texts import read_training
 from lib.questions.sources import read_file
 from lib.questions.splits import complete
-from lib.tables import save_table, writer
+from lib.tables import check_output, save_table
 
 
 def read_sides(train: Path, test: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -57,9 +57,8 @@ def main() -> None:
     try:
         settings = read_options(args)
         listed = args.output.with_name(f"{args.output.stem}.removed{args.output.suffix}")
-        writer(args.output)
-        if {args.train.resolve(), args.test.resolve()} & {args.output.resolve(), listed.resolve()}:
-            raise ValueError(f"{args.output}: would overwrite what is read; give another name")
+        for output in (args.output, listed):
+            check_output(output, [args.train, args.test])
         given, questions = read_sides(args.train, args.test)
         kept, removed, verdicts = dedup(questions, settings)
         train = questions["split"].eq("train").to_numpy()

@@ -8,11 +8,11 @@ from pathlib import Path
 from lib.config import Auditor, Judge
 from lib.judge.extraction import EXTRACTIONS
 from lib.judge.formats import PREDICTION_FORMATS, read_predictions
-from lib.judge.grading import regrade
+from lib.judge.grading import asked_of, regrade
 from lib.judge.model import causes
 from lib.judge.reasons import tally
 from lib.metrics import accuracy
-from lib.tables import save_table, writer
+from lib.tables import check_output, save_table
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -90,7 +90,7 @@ def main() -> None:
     args = parse_arguments()
     try:
         settings = read_settings(args)
-        writer(args.output)  # an output that cannot be written is refused before anything is asked
+        check_output(args.output, [args.input])
         table, form = read_predictions(args.input, args.format)
         if form != "plain":
             print(f"{args.input}: read as a file of {form}, {len(table)} questions", flush=True)
@@ -100,7 +100,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
         sys.exit(f"judging: {' '.join(str(error).split())}")
 
-    reached = accuracy(graded)
+    reached = accuracy(graded.assign(question_id=asked_of(graded)))
     interval = f"[{reached['low']:.3f}, {reached['high']:.3f}]"
     print(f"accuracy {reached['value']:.3f} {interval} over {reached['n']} questions")
 

@@ -18,7 +18,7 @@ from lib.judge.reasons import reason_missing, reasons
 from lib.judge.rules import answer_text, judge_answer
 from lib.judge.wordings import EMPTY_NOTE
 from lib.metrics import bootstrap, cohen_kappa, wilson
-from lib.tables import TableError, need, read_answers, read_list
+from lib.tables import TableError, key_text, need, read_answers, read_list, refuse_missing_ids
 
 GRADED = ("correct", "why", "judge", "kind", "raw", "disputed", "fooled", "cause")
 
@@ -127,31 +127,36 @@ def regrade(
     table: question, answers and prediction, one text or a list; texts: a prediction is one text
     even where it reads as a list; extraction: the answer is taken out of a longer text
     (lib.judge.extraction) and stands in `extracted`, how it was in `form`. A blank prediction is a
-    wrong answer. Adds question_id (where missing), correct (boolean, NA = the judge failed), why
-    (lib.judge.reasons), judge (its name), kind, raw (a model's reply), disputed, fooled and cause
-    (why a verdict failed); with `judge.auditor` also audited. The table's own columns of these
-    names are kept as `<name>_given`. Raises TableError for a missing column, for a row without
-    answers and where `<name>_given` is taken.
+    wrong answer. The index is the row of `table`. Adds correct (boolean, NA = the judge failed),
+    why (lib.judge.reasons), judge (its name), kind, raw (a model's reply), disputed, fooled and
+    cause (why a verdict failed); with `judge.auditor` also audited. The table's own columns of
+    these names are kept as `<name>_given`. Raises TableError for a missing column, for a row
+    without answers or with an empty question_id, and where `<name>_given` is taken.
     """
     need(table, ["question", "answers", "prediction"], where)
+    refuse_missing_ids(table, where)
     table = _keep_given(table, settings, extraction, where)
     answers = [read_answers(value, where, row) for row, value in enumerate(table["answers"])]
     predictions = [
         _predictions(value, where, row, texts) for row, value in enumerate(table["prediction"])
     ]
-    table = table.assign(answers=answers, prediction=predictions)
-    if "question_id" not in table:
-        table = table.assign(question_id=[f"row{row}" for row in range(len(table))])
-    rows = table.explode("prediction", ignore_index=True)
+    table = table.assign(answers=answers, prediction=predictions).reset_index(drop=True)
+    rows = table.explode("prediction")
     taken = [extract(text, extraction) for text in rows["prediction"]]
     if extraction != "none":
         rows = rows.assign(extracted=[t.text for t in taken], form=[t.form for t in taken])
 
     judged = zip(rows["question"].map(str), rows["answers"], taken, strict=True)
     cases = [(question, answers, t.text) for question, answers, t in judged]
-    graded = _judge_once(cases, rows["question_id"], table, settings)
+    graded = _judge_once(cases, asked_of(rows), table, settings)
     why = [reason_missing(t.form) or why for t, why in zip(taken, graded["why"], strict=True)]
     return rows.assign(**{name: graded[name] for name in graded} | {"why": why})
+
+
+def asked_of(graded: pd.DataFrame) -> pd.Series:
+    """What stands for each row's question: its `question_id`, else its row in the file."""
+    ids = graded["question_id"] if "question_id" in graded else graded.index.to_series()
+    return ids.map(key_text)
 
 
 def _judge_once(cases: list[tuple], ids: pd.Series, table: pd.DataFrame, settings: Judge) -> dict:
@@ -181,7 +186,8 @@ def _judge_once(cases: list[tuple], ids: pd.Series, table: pd.DataFrame, setting
         graded["audited"] = _truths(column(second(*columns)))
         both = pd.DataFrame({c: graded[c] for c in ("correct", "audited")})
         print(
-            f"{second.summary()}; {compare_auditor(both.assign(question_id=ids))['sentence']}",
+            f"{second.summary()}; "
+            f"{compare_auditor(both.assign(question_id=ids.to_numpy()))['sentence']}",
             flush=True,
         )
     return graded

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.config import ROOT, Profile
-from lib.tables import TableError, need, read_answers, read_table
+from lib.tables import TableError, need, read_answers, read_table, refuse_missing_ids
 from lib.text import normalise, unique
 
 # Hub id, configuration, folder in a mirror, revision, and the rows of each split (another count is
@@ -223,11 +223,8 @@ def _ids(frame: pd.DataFrame, path: Path) -> list[str] | pd.Series:
     if "question_id" not in frame:
         return [f"{path.stem}-{i:06d}" for i in range(len(frame))]
 
+    refuse_missing_ids(frame, path)
     ids = frame["question_id"]
-    if ids.isna().any():
-        row = int(ids.isna().argmax())
-        raise TableError(f"{path}: row {row}: empty `question_id`; fill it or drop the column")
-
     repeated = ids.astype(str).duplicated()
     if repeated.any():
         row = int(repeated.argmax())
