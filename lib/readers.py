@@ -11,6 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 CELL_MARKS = (",", ";", "\t")
+# what Python and NumPy write around a list
+CALLED = re.compile(
+    r"(?:np\.|numpy\.)?(?:array|set|frozenset|list|tuple)\((.*?)(?:,\s*dtype=[^()\[\]]*)?\)", re.S
+)
 BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -146,6 +150,27 @@ def python_value(text: str):
     kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
     pairs = zip(kinds, kinds[1:], strict=False)
     return None if (tokenize.STRING, tokenize.STRING) in pairs else value
+
+
+def list_in_text(text: str) -> list | None:
+    """The members of a list, tuple, set or array written in JSON's or Python's form, else None.
+
+    None, too, for numbers in round or curly brackets, which may be one point, interval or set.
+    """
+    text = text.strip()
+    called = CALLED.fullmatch(text)
+    inside = called[1].strip() if called else text
+    if inside[:1] not in ("[", "(", "{"):
+        return None
+    try:
+        found = json.loads(inside)
+    except (ValueError, RecursionError):
+        found = python_value(inside)
+    if isinstance(found, list) or (called and isinstance(found, tuple | set)):
+        return list(found)
+    if isinstance(found, tuple | set) and any(isinstance(member, str) for member in found):
+        return sorted(found, key=str) if isinstance(found, set) else list(found)
+    return None
 
 
 def object_in_text(text: str):

@@ -10,19 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from lib.readers import (
-    object_in_text,
-    python_value,
     read_text,
     rows_of_csv,
     rows_of_json,
     rows_of_jsonl,
     separator_of,
 )
-from lib.text import unique
 
-LIST_IN_TEXT = re.compile(r"\s*\[\s*([\"']|\])")
-OBJECT_IN_TEXT = re.compile(r"\s*\{\s*[\"']")
-PIPE_INSIDE = re.compile(r"[^\s|]\s*\|\s*[^\s|]")
 EXCEL = (".xlsx", ".xls", ".xlsm", ".ods")
 # names that others give the columns; they are suggested, never taken
 OTHER_NAMES = {
@@ -83,7 +77,7 @@ def _is_formula(value) -> bool:
 
 
 def _write_csv(frame: pd.DataFrame, path: Path, separator: str = ",") -> None:
-    # a list becomes a JSON list, which `read_answers` reads
+    # a list becomes a JSON list, which lib.cells reads
     lists = [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()]
     frame = frame.assign(**{c: frame[c].map(json.dumps) for c in lists})
     # a spreadsheet reads a leading quote as: this is text; `_read_csv` takes it off again
@@ -102,7 +96,7 @@ def _read_json(path: Path) -> pd.DataFrame:
 def _json_lines(frame: pd.DataFrame) -> list[str]:
     """Each row as one line of JSON, what is missing as null."""
     rows = frame.astype(object).to_dict("records")
-    whole = ({k: None if _is_missing(v) else v for k, v in row.items()} for row in rows)
+    whole = ({k: None if is_missing(v) else v for k, v in row.items()} for row in rows)
     return [json.dumps(row, ensure_ascii=False, default=_as_json) for row in whole]
 
 
@@ -114,8 +108,14 @@ def _write_json(frame: pd.DataFrame, path: Path) -> None:
     path.write_text("[\n" + ",\n".join(_json_lines(frame)) + "\n]\n", encoding="utf-8")
 
 
-def _is_missing(value) -> bool:
-    return value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+def is_missing(value) -> bool:
+    """Whether a cell holds nothing: None, NA, NaT or NaN."""
+    return (
+        value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or (isinstance(value, float) and value != value)
+    )
 
 
 def _as_json(value):
@@ -184,7 +184,7 @@ def need(frame: pd.DataFrame, columns: list[str], where) -> None:
 
 def key_text(value) -> str:
     """An id, a question or a verdict as text: 1 and 1.0 are "1", a missing one is ""."""
-    if _is_missing(value) or value is None:
+    if is_missing(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -215,70 +215,6 @@ def _alike(column: str, there: list[str]) -> str | None:
     found = next((plain[name] for name in known if name in plain), None)
     close = difflib.get_close_matches(column, plain, n=1, cutoff=0.75)
     return found or (plain[close[0]] if close else None)
-
-
-def read_list(value, column: str, where="", row=0, python: bool = False):
-    """A JSON list in a string as a list; anything else unchanged.
-
-    A string that begins with a bracket and a quote must be a JSON list; another one, such as the
-    title "[REC]", is a text. python: Python's form is a list, too. Raises TableError for a list
-    written in another way, such as NumPy's without commas.
-    """
-    if not (isinstance(value, str) and LIST_IN_TEXT.match(value)):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        found = python_value(value) if python else None
-        if isinstance(found, list):
-            return found
-        raise TableError(
-            f"{where}: row {row}: `{column}` {value[:60]!r} is no JSON list ({error}); write it "
-            'with double quotes and commas, ["A", "B"]'
-        ) from None
-
-
-def read_answers(value, where="", row=0) -> list[str]:
-    """The answers as a list: of a list, an array, a list in a string, or one string.
-
-    An object is SQuAD's (`text`) or TriviaQA's (`value`, `aliases`). Raises TableError for none,
-    for another object, and for one text with `|` in it, which would be one answer.
-    """
-    value = read_list(value, "answers", where, row, python=True)
-    if isinstance(value, str) and OBJECT_IN_TEXT.match(value):
-        value = object_in_text(value)
-    if isinstance(value, dict) and value:
-        value = _answers_of_object(value, where, row)
-    if isinstance(value, str) and PIPE_INSIDE.search(value):
-        parts = json.dumps([part.strip() for part in value.split("|")], ensure_ascii=False)
-        raise TableError(
-            f"{where}: row {row}: `answers` {value[:60]!r} holds `|`; write several answers as "
-            f"{parts[:90]}, and one that has the mark as a list of one"
-        )
-
-    # one text or number is one answer; nan, None and a truth value are none
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        value = [] if value != value else [value]
-    if value is None or isinstance(value, dict | bool):
-        value = []
-
-    answers = unique(str(a) for a in value if a is not None and a == a)
-    if not answers:
-        raise TableError(
-            f"{where}: row {row}: `answers` is empty; give at least one answer or drop the row"
-        )
-    return answers
-
-
-def _answers_of_object(value: dict, where, row) -> list:
-    """The answers of SQuAD's or TriviaQA's object; raises TableError naming another one's keys."""
-    names = [value[key] for key in ("text", "value", "aliases") if value.get(key) is not None]
-    if not {"text", "value", "aliases"} & set(value):
-        raise TableError(
-            f"{where}: row {row}: `answers` is an object with the keys {list(value)[:8]}; give a "
-            "list, or one with `text` (SQuAD) or `value` and `aliases` (TriviaQA)"
-        )
-    return [a for name in names for a in ([name] if isinstance(name, str) else name)]
 
 
 def writer(path: Path):

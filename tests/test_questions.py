@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib.cells import read_answers
 from lib.config import ROOT, Data, load_profile
 from lib.judge.rules import judge_answer
 from lib.questions.atlas import BARE, allot, atlas, bare_questions
@@ -21,7 +22,7 @@ from lib.questions.splits import (
     load_questions,
 )
 from lib.questions.survey import answer_counts, majority_floor, shots, wrong_answers
-from lib.tables import TableError, read_answers
+from lib.tables import TableError
 from lib.text import holds, normalise, unique
 
 MIRROR = os.environ.get("HUB_MIRROR")

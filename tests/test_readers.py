@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.cells import read_answers
 from lib.readers import python_value, rows_of_csv, rows_of_jsonl, separator_of
-from lib.tables import TableError, read_answers, read_table, save_table
+from lib.tables import TableError, read_table, save_table
 
 BOGOTA = [["Bogotá", "Santa Fe de Bogotá"], ["Goethe"]]
 ASKED = ["Which capital, in the Andes?", "Who wrote Faust?"]

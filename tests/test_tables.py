@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from lib.tables import FORMATS, TableError, need, read_answers, read_table, save_table
+from lib.cells import read_answers
+from lib.tables import FORMATS, TableError, need, read_table, save_table
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@
 verdicts in evaluation.
 """
 
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
+from lib.cells import cell_texts, doubtful_answers, read_answers, read_list
 from lib.config import Judge
 from lib.judge.catalogue import Catalogue
 from lib.judge.extraction import extract
@@ -18,8 +20,9 @@ from lib.judge.reasons import reason_missing, reasons
 from lib.judge.rules import answer_text, judge_answer
 from lib.judge.wordings import EMPTY_NOTE
 from lib.metrics import bootstrap, cohen_kappa, wilson
-from lib.tables import TableError, key_text, need, read_answers, read_list, refuse_missing_ids
+from lib.tables import TableError, key_text, need, refuse_missing_ids
 
+MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](?:role|from)[\"']\s*:")
 GRADED = ("correct", "why", "judge", "kind", "raw", "disputed", "fooled", "cause")
 
 
@@ -140,6 +143,8 @@ def regrade(
     predictions = [
         _predictions(value, where, row, texts) for row, value in enumerate(table["prediction"])
     ]
+    for line in doubtful_answers(table["answers"], where):
+        print(line, flush=True)
     table = table.assign(answers=answers, prediction=predictions).reset_index(drop=True)
     rows = table.explode("prediction")
     taken = [extract(text, extraction) for text in rows["prediction"]]
@@ -231,10 +236,16 @@ def _truths(verdicts: list[float | None]):
 def _predictions(value, where="", row=0, texts: bool = False) -> list[str]:
     """A row's predictions: a list, a JSON list in a string, or one text; missing ones are "".
 
-    texts: a string is always one text. Raises TableError as lib.tables.read_list does.
+    texts: a string is always one text. Raises TableError as lib.cells does, and for the messages of
+    a chat.
     """
+    mend = ", or give --texts: every prediction is one text"
     if not texts:
-        value = read_list(value, "prediction", where, row)
-    one = isinstance(value, str | int | float) or value is None or value is pd.NA
-    given = [value] if one else list(value)
-    return ["" if v is None or v is pd.NA or v != v else str(v) for v in given] or [""]
+        if isinstance(value, str) and MESSAGES.match(value):
+            raise TableError(
+                f"{where}: row {row}: `prediction` {value[:60]!r} are messages of a chat; give the "
+                f"text of the reply{mend}"
+            )
+        value = read_list(value, "prediction", where, row, mend)
+    found = cell_texts(value, "prediction", where, row, truths=True)
+    return [text or "" for text in found] or [""]

@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lib.cells import doubtful_answers, read_answers
 from lib.config import ROOT, Profile
-from lib.tables import TableError, need, read_answers, read_table, refuse_missing_ids
+from lib.tables import TableError, need, read_table, refuse_missing_ids
 from lib.text import normalise, unique
 
 # Hub id, configuration, folder in a mirror, revision, and the rows of each split (another count is
@@ -198,14 +199,17 @@ def typical(names: list[str]) -> str:
 def read_file(path: str | Path) -> pd.DataFrame:
     """The user's questions from a table's file (lib.tables) with columns `question` and `answers`.
 
-    `answers` is what lib.tables.read_answers reads: a list, also in a string, or one string.
-    question_id, subject, relation and popularity are taken where given. Raises TableError naming
-    the file, the column or row, and what to do.
+    `answers` is what lib.cells.read_answers reads: a list, also in a string, or one string.
+    question_id, subject, relation and popularity are taken where given. A line says where a cell
+    may hold several answers in another form. Raises TableError naming the file, the column or row,
+    and what to do.
     """
     path = Path(path)
     frame = read_table(path)
     need(frame, ["question", "answers"], path)
     answers = [read_answers(a, path, i) for i, a in enumerate(frame["answers"])]
+    for line in doubtful_answers(frame["answers"], path):
+        print(line, flush=True)
     frame = frame.assign(answers=answers)
 
     if "popularity" in frame:
