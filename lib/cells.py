@@ -47,16 +47,20 @@ def _no_list(value: str, column: str, where, row, mend: str = "") -> TableError:
     )
 
 
+def is_list(value) -> bool:
+    """Whether a value is a list, a tuple, an array or a column."""
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
+
+
 def cell_texts(value, column: str, where="", row=0, truths: bool = False) -> list[str | None]:
     """The texts of a cell: one text or number, or those of a list, array, tuple or set.
 
     Bytes are text in UTF-8, and what is missing is None. truths: a truth value is a text, too.
     Raises TableError for anything else, such as an object, a date or a list in a list.
     """
-    is_array = getattr(value, "ndim", 0) > 0
     if isinstance(value, set | frozenset):
         value = sorted(value, key=str)
-    members = list(value) if is_array or isinstance(value, list | tuple) else [value]
+    members = list(value) if is_list(value) else [value]
     return [_cell_text(member, column, f"{where}: row {row}", truths) for member in members]
 
 
@@ -129,7 +133,7 @@ def doubtful_answers(cells, where="") -> list[str]:
     }
     lines = []
     for mark, (pattern, least) in DOUBTFUL_MARKS.items():
-        held = [i for i, text in texts.items() if pattern.search(text) and not _is_list(text)]
+        held = [i for i, text in texts.items() if pattern.search(text) and not _writes_list(text)]
         if held and len(held) > least * len(cells):
             lines.append(
                 f"{where}: note: {len(held)} of {len(cells)} `answers` hold {mark} and are one "
@@ -138,7 +142,7 @@ def doubtful_answers(cells, where="") -> list[str]:
     return lines
 
 
-def _is_list(text: str) -> bool:
+def _writes_list(text: str) -> bool:
     return list_in_text(text) is not None or OBJECT_IN_TEXT.match(text) is not None
 
 

@@ -95,16 +95,19 @@ def main() -> None:
         if form != "plain":
             print(f"{args.input}: read as a file of {form}, {len(table)} questions", flush=True)
         texts = args.texts or form != "plain"
-        graded = regrade(table, settings, args.input, texts, args.extract)
+        absent = table.pop("no_reply") if form == "inspect" else None
+        graded = regrade(table, settings, args.input, texts, args.extract, absent)
         save_table(graded, args.output)
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
         sys.exit(f"judging: {' '.join(str(error).split())}")
 
     reached = accuracy(graded.assign(question_id=asked_of(graded)))
     interval = f"[{reached['low']:.3f}, {reached['high']:.3f}]"
-    print(f"accuracy {reached['value']:.3f} {interval} over {reached['n']} questions")
+    said = f"accuracy {reached['value']:.3f} {interval} over {reached['n']} questions"
+    print(said if reached["n"] else "no accuracy: no prediction has a verdict")
 
-    failed, blank = graded["correct"].isna(), graded["prediction"].str.strip().eq("")
+    failed = graded["correct"].isna()
+    blank = graded["prediction"].str.strip().eq("") & ~failed
     counts = f"{failed.sum()} verdicts failed, {graded['disputed'].sum()} were disputed"
     counts += f", {graded['fooled'].sum()} fooled"
     if blank.any():

@@ -123,18 +123,25 @@ def compare_auditor(grades: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> 
 
 
 def regrade(
-    table: pd.DataFrame, settings: Judge, where="", texts: bool = False, extraction: str = "none"
+    table: pd.DataFrame,
+    settings: Judge,
+    where="",
+    texts: bool = False,
+    extraction: str = "none",
+    no_reply=None,
 ) -> pd.DataFrame:
     """Grade anybody's predictions: `table` with one row for each prediction and the verdicts.
 
     table: question, answers and prediction, one text or a list; texts: a prediction is one text
     even where it reads as a list; extraction: the answer is taken out of a longer text
-    (lib.judge.extraction) and stands in `extracted`, how it was in `form`. A blank prediction is a
-    wrong answer. The index is the row of `table`. Adds correct (boolean, NA = the judge failed),
-    why (lib.judge.reasons), judge (its name), kind, raw (a model's reply), disputed, fooled and
-    cause (why a verdict failed); with `judge.auditor` also audited. The table's own columns of
-    these names are kept as `<name>_given`. Raises TableError for a missing column, for a row
-    without answers or with an empty question_id, and where `<name>_given` is taken.
+    (lib.judge.extraction) and stands in `extracted`, how it was in `form`; no_reply: for each row
+    why it has no prediction, or a list for each of its predictions. A blank prediction is wrong,
+    one that is absent has no verdict. The index is the row of `table`. Adds correct (boolean, NA
+    without a verdict), why (lib.judge.reasons), judge (its name), kind, raw (a model's reply),
+    disputed, fooled and cause (why a verdict failed); with `judge.auditor` also audited. The
+    table's own columns of these names are kept as `<name>_given`. Raises TableError for a missing
+    column, for a row without answers or with an empty question_id, and where `<name>_given` is
+    taken.
     """
     need(table, ["question", "answers", "prediction"], where)
     refuse_missing_ids(table, where)
@@ -152,9 +159,15 @@ def regrade(
         rows = rows.assign(extracted=[t.text for t in taken], form=[t.form for t in taken])
 
     judged = zip(rows["question"].map(str), rows["answers"], taken, strict=True)
-    cases = [(question, answers, t.text) for question, answers, t in judged]
+    absent = _causes(no_reply, predictions)
+    cases = [
+        (q, answers, t.text, cause) for (q, answers, t), cause in zip(judged, absent, strict=True)
+    ]
     graded = _judge_once(cases, asked_of(rows), table, settings)
-    why = [reason_missing(t.form) or why for t, why in zip(taken, graded["why"], strict=True)]
+    why = [
+        f"no reply: {cause}" if cause else reason_missing(t.form) or why
+        for t, cause, why in zip(taken, absent, graded["why"], strict=True)
+    ]
     return rows.assign(**{name: graded[name] for name in graded} | {"why": why})
 
 
@@ -164,12 +177,28 @@ def asked_of(graded: pd.DataFrame) -> pd.Series:
     return ids.map(key_text)
 
 
+def _causes(no_reply, predictions: list[list[str]]) -> list[str | None]:
+    """For each prediction why there is none, None where there is one."""
+    if no_reply is None:
+        return [None] * sum(map(len, predictions))
+    rows = [cause if isinstance(cause, list) else [cause] for cause in no_reply]
+    pairs = [pair for row in zip(rows, predictions, strict=True) for pair in zip(*row, strict=True)]
+    return [cause if isinstance(cause, str) else None for cause, _ in pairs]
+
+
 def _judge_once(cases: list[tuple], ids: pd.Series, table: pd.DataFrame, settings: Judge) -> dict:
-    """The columns that grade (question, answers, text) cases; equal cases are judged once."""
-    keys = [(q, tuple(a), p) for q, a, p in cases]
+    """The columns that grade cases (question, answers, text, why there is none or None).
+
+    Equal cases are judged once. One without a text has no verdict.
+    """
+    keys = [(q, tuple(a), p, cause) for q, a, p, cause in cases]
     once = {key: case for key, case in reversed(list(zip(keys, cases, strict=True)))}
-    columns = [list(column) for column in zip(*once.values(), strict=True)]
+    *columns, absent = (list(column) for column in zip(*once.values(), strict=True))
     verdicts, notes, line = _judge_columns(settings, table, columns)
+    verdicts = _without(verdicts, absent)
+    notes = [
+        n | {"cause": f"no reply: {c}"} if c else n for n, c in zip(notes, absent, strict=True)
+    ]
     if line:
         print(f"{len(cases)} predictions, {len(once)} distinct; {line}", flush=True)
 
@@ -180,7 +209,9 @@ def _judge_once(cases: list[tuple], ids: pd.Series, table: pd.DataFrame, setting
     failed = [v is None for v in verdicts]
     graded = {
         "correct": _truths(column(verdicts)),
-        "why": column(reasons(list(once.values()), settings.kind, verdicts, notes, table)),
+        "why": column(
+            reasons([case[:3] for case in once.values()], settings.kind, verdicts, notes, table)
+        ),
         "judge": settings.model if settings.kind == "llm" else settings.kind,
         "kind": settings.kind,
         **{name: column([n[name] for n in notes]) for name in ("raw", "disputed", "fooled")},
@@ -188,7 +219,7 @@ def _judge_once(cases: list[tuple], ids: pd.Series, table: pd.DataFrame, setting
     }
     if settings.kind == "llm" and settings.auditor:
         second = auditor(settings)
-        graded["audited"] = _truths(column(second(*columns)))
+        graded["audited"] = _truths(column(_without(second(*columns), absent)))
         both = pd.DataFrame({c: graded[c] for c in ("correct", "audited")})
         print(
             f"{second.summary()}; "
@@ -196,6 +227,11 @@ def _judge_once(cases: list[tuple], ids: pd.Series, table: pd.DataFrame, setting
             flush=True,
         )
     return graded
+
+
+def _without(verdicts: list[float | None], absent: list[str | None]) -> list[float | None]:
+    """The verdicts but for answers that are absent."""
+    return [None if cause else verdict for verdict, cause in zip(verdicts, absent, strict=True)]
 
 
 def _keep_given(table: pd.DataFrame, settings: Judge, extraction: str, where) -> pd.DataFrame:
