@@ -63,7 +63,8 @@ def _header(text: str, separator: str) -> list[str]:
 def rows_of_csv(text: str, separator: str) -> pd.DataFrame:
     """The rows of a csv as text, an empty cell as missing; "NA" and "None" are texts.
 
-    Raises ValueError for a header that names a column twice and for rows longer than the header.
+    Raises ValueError for a header that names a column twice and, with its line, for a row that is
+    longer or shorter than the header.
     """
     header = _header(text, separator)
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -71,6 +72,7 @@ def rows_of_csv(text: str, separator: str) -> pd.DataFrame:
         raise ValueError(f"column {twice[0]!r} is there twice; rename one or drop it")
 
     advice = f"put cells that hold {separator!r} in double quotes"
+    _check_widths(text, separator, len(header), advice)
     options = {"sep": separator, "keep_default_na": False, "na_values": [""], "dtype": str}
     try:
         frame = pd.read_csv(io.StringIO(text, newline=""), **options)
@@ -81,6 +83,30 @@ def rows_of_csv(text: str, separator: str) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(f"its rows have more cells than the header {header}; {advice}")
     return frame
+
+
+def _check_widths(text: str, separator: str, width: int, advice: str) -> None:
+    """Raise ValueError naming the first line whose row has more or fewer cells than the header."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    limit, line = csv.field_size_limit(len(text) + 1), 1
+    try:
+        for row in rows:
+            cells = f"{len(row)} and {width}"
+            if len(row) > width:
+                raise ValueError(
+                    f"line {line} has more cells than the header ({cells}): {row!r:.80}; {advice}"
+                )
+            # a blank line is no row
+            if len(row) < width and "".join(row).strip():
+                raise ValueError(
+                    f"line {line} has fewer cells than the header ({cells}): {row!r:.80}; write "
+                    "empty cells, too, and close every quote"
+                )
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"line {line}: {error}; {advice}") from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def value_of_json(text: str):

@@ -1,6 +1,7 @@
 """Tables and texts on disk: read with a clear error, written whole or not at all."""
 
 import difflib
+import io
 import json
 import os
 import re
@@ -123,6 +124,12 @@ def _as_json(value):
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(path)
+    named = [name for name in frame.index.names if name is not None]
+    return frame.reset_index(level=named) if named else frame  # an index with a name is a column
+
+
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
     frame.to_parquet(path, index=False)
 
@@ -132,7 +139,7 @@ FORMATS = {
     ".tsv": (partial(_read_csv, separator="\t"), partial(_write_csv, separator="\t")),
     ".jsonl": (_read_jsonl, _write_jsonl),
     ".json": (_read_json, _write_json),
-    ".parquet": (pd.read_parquet, _write_parquet),
+    ".parquet": (_read_parquet, _write_parquet),
 }
 
 
@@ -234,6 +241,21 @@ def check_output(path: Path, inputs=()) -> None:
         raise TableError(f"{path}: cannot be written in {above}; give a folder of your own")
 
 
+def check_columns(frame: pd.DataFrame, path: Path) -> None:
+    """Raise TableError naming a column that the output's format cannot hold, such as mixed ones."""
+    if path.suffix.lower() != ".parquet":
+        return
+    for column in frame:
+        try:
+            frame[[column]].to_parquet(io.BytesIO(), index=False)
+        except (ValueError, TypeError, NotImplementedError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise TableError(
+                f"{path}: parquet cannot hold the column {column!r} ({reason}); give an output as "
+                "jsonl, or make its cells of one kind"
+            ) from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     _write_whole(path, lambda temporary: temporary.write_text(text))
@@ -247,6 +269,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
 def save_table(frame: pd.DataFrame, path: Path) -> Path:
     """Write a table for people, csv, jsonl or parquet by its extension, whole or not at all."""
     write = writer(path)
+    check_columns(frame, path)
     return _write_whole(path, lambda temporary: write(frame, temporary))
 
 
@@ -254,8 +277,11 @@ def _write_whole(path: Path, write) -> Path:
     """Let `write` fill a temporary file, flush it to disk, and only then give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # no other process has this name
-    write(temporary)
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path

@@ -86,6 +86,20 @@ def test_judging_reads_and_writes_every_kind_of_file(kind, tmp_path):
             "does not answer",
         ),
         ("prediction", "x", ["--judge", "guess"], "invalid choice: 'guess'"),
+        (
+            "prediction",
+            "x",
+            ["--model", "m", "--base-url", "http://127.0.0.1:9/v1"],
+            "--model, --base-url: for a judge that is a model; add --judge llm, or drop them",
+        ),
+        ("prediction", "x", ["--auditor", "m", "--judge", "exact"], "--auditor: for a judge that"),
+        ("prediction", "x", ["--timeout", "60"], "--timeout: for a judge that is a model"),
+        (
+            "prediction",
+            "x",
+            ["--judge", "llm", "--model", "m", "--auditor-url", "http://127.0.0.1:9/v1"],
+            "--auditor-url needs --auditor",
+        ),
     ],
 )
 def test_bad_input_ends_in_one_line(column, value, options, said, tmp_path):
@@ -132,6 +146,7 @@ def test_a_model_that_is_not_served_and_a_dead_address_in_the_environment(tmp_pa
         assert good.returncode == 0, good.stderr
         assert "judge and auditor agree on 1.000" in good.stdout
         assert "accuracy 1.000" in good.stdout
+        assert good.stdout.startswith("judge: good, a model; auditor: good\n")
 
 
 def test_the_command_goes_on_after_a_kill():
@@ -275,6 +290,7 @@ def test_files_in_another_order_are_judged_and_compared_alike(tmp_path):
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
         done = run("lib.judge", tmp_path / f"{name}.csv", tmp_path / f"{name}.graded.csv")
         assert "over 4 questions" in done.stdout
+        assert done.stdout.startswith("judge: alias, a rule\n")
         assert "question_id" not in pd.read_csv(tmp_path / f"{name}.graded.csv")
     done = run("lib.compare", tmp_path / "a.graded.csv", tmp_path / "b.graded.csv")
     assert "0 better and 0 worse" in done.stdout
@@ -297,3 +313,22 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_judged(tmp_path)
         assert done.stderr.count("\n") == 1
         assert "accuracy" not in done.stdout
     assert source.read_bytes() == before
+
+
+def test_a_column_that_parquet_cannot_hold_is_refused_before_anything_is_judged(tmp_path):
+    rows = [{"question": "Who?", "answers": "A", "prediction": "A", "mixed": m} for m in (1, "b")]
+    (tmp_path / "in.json").write_text(json.dumps(rows))
+    done = run("lib.judge", tmp_path / "in.json", tmp_path / "out.parquet")
+    assert done.returncode == 1
+    assert "out.parquet: parquet cannot hold the column 'mixed'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == "judge: alias, a rule\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
+
+
+def test_a_rule_of_dedup_takes_no_model(tmp_path):
+    done = run(
+        "lib.dedup", tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.csv", "--model", "m"
+    )
+    assert done.returncode == 1
+    assert "add --judge llm, or drop them" in done.stderr

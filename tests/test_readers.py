@@ -83,6 +83,10 @@ REFUSED = {
     "d.csv": (COMMAS.encode("utf-16-le"), "looks like UTF-16 without its mark; save it as UTF-8"),
     "e.csv": (b"question,answers\nWho, pray?,A\nWho, then?,B\n", "more cells than the header"),
     "f.csv": (b"question,answers\nWho?,A\nWho, then?,B\n", "line 3.*put cells .* in double quotes"),
+    "m.csv": (b"a,b\n1,2\n\n1,2,3\n", r"line 4 has more cells than the header \(3 and 2\)"),
+    "n.csv": (b'a,b,c\n"x\ny",2,3\n1,2\n', r"line 4 has fewer cells .*\(2 and 3\).*'1', '2'"),
+    "o.csv": (b'a,b\n1,"2\n3,4\n5,6\n', "line 2: EOF inside|EOF inside string"),
+    "p.csv": (b'a,b\n"1,2\n3,4\n', "line 2 has fewer cells .* close every quote"),
     "g.csv": (b"question,answers,answers\nWho?,A,B\n", "'answers' is there twice"),
     "h.json": (b'{"data": []}', r"one object with the keys \['data'\]; give a list of rows"),
     "i.json": (b'"text"', "no list of JSON objects"),
@@ -174,3 +178,10 @@ def test_a_name_alone_and_an_object_of_texts():
     assert read_answers({"text": "A"}) == ["A"]
     assert read_answers({"aliases": ["A", "B"]}) == ["A", "B"]
     assert read_answers({"value": "B", "aliases": ["A", "B"]}) == ["B", "A"]
+
+
+def test_lines_without_cells_are_no_rows_and_long_cells_are_read():
+    text = "\n\nquestion,answers\r\n \nWho?,A\n\nWhen?,\n" + f"x,{'y' * 200_000}\n"
+    frame = rows_of_csv(text, ",")
+    assert frame["question"].tolist() == ["Who?", "When?", "x"]
+    assert frame["answers"].str.len().dropna().tolist() == [1, 200_000]

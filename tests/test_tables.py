@@ -115,3 +115,32 @@ def test_a_column_of_another_name_is_suggested(there, missing, meant):
 def test_what_is_like_no_column_is_not_suggested():
     with pytest.raises(TableError, match=r"no column \['answers'\]; there are \['x', 'colour'\]$"):
         need(pd.DataFrame({"x": [1], "colour": ["a"]}), ["answers"], "a.csv")
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_a_failed_writing_leaves_nothing_behind(tmp_path, extension, monkeypatch):
+    def fail(frame, path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setitem(FORMATS, extension, (None, fail))
+    with pytest.raises(OSError, match="disk full"):
+        save_table(pd.DataFrame({"x": [1]}), tmp_path / f"a{extension}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cells", [[1, "a"], [["a"], "a"], [{"a": 1}, 2]])
+def test_a_column_that_parquet_cannot_hold_is_named(tmp_path, cells):
+    frame = pd.DataFrame({"good": ["x", "y"], "bad": pd.Series(cells, dtype=object)})
+    with pytest.raises(TableError, match="a.parquet: parquet cannot hold the column 'bad' .*jsonl"):
+        save_table(frame, tmp_path / "a.parquet")
+    assert not list(tmp_path.iterdir())
+    save_table(frame, tmp_path / "a.jsonl")
+
+
+def test_an_index_with_a_name_is_a_column(tmp_path):
+    frame = pd.DataFrame({"question": ["Who?"]}, index=pd.Index(["q7"], name="question_id"))
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet")["question_id"].tolist() == ["q7"]
+    frame.reset_index(drop=True).iloc[[0]].to_parquet(tmp_path / "a.parquet")
+    assert list(read_table(tmp_path / "a.parquet")) == ["question"]

@@ -33,6 +33,10 @@ def read_options(args) -> SimpleNamespace:
     """The settings that `dedup` reads; raises ValueError naming the option."""
     if args.judge == "llm" and not args.model:
         raise ValueError("--judge llm needs --model, the name under which the server knows it")
+    if args.judge != "llm" and (args.model or args.base_url):
+        raise ValueError(
+            "--model and --base-url are of a judge that is a model; add --judge llm, or drop them"
+        )
     if args.neighbours < 1 or args.concurrency < 1:
         raise ValueError("--neighbours and --concurrency are counts: give 1 or more")
     if not 0 <= args.similarity <= 1:

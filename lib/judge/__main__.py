@@ -12,7 +12,22 @@ from lib.judge.grading import asked_of, regrade
 from lib.judge.model import causes
 from lib.judge.reasons import tally
 from lib.metrics import accuracy
-from lib.tables import check_output, save_table
+from lib.tables import check_columns, check_output, save_table
+
+# options that only a judge that is a model has; what is not given is as in lib.config.Judge
+OF_A_MODEL = (
+    "model",
+    "base_url",
+    "concurrency",
+    "max_failed",
+    "max_fooled",
+    "reply_tokens",
+    "timeout",
+    "identity",
+    "max_calls",
+    "auditor",
+    "auditor_url",
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,18 +59,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--judge", choices=["exact", "alias", "llm"], default="alias")
     add("--model", help="the judge's model, as its server names it")
     add("--base-url", help="an OpenAI-compatible server; the key is read from OPENAI_API_KEY")
-    add("--concurrency", type=int, default=64, help="calls at the same time")
-    add(
-        "--max-failed", type=float, default=0.05, help="share of failed verdicts that stops the run"
-    )
+    add("--concurrency", type=int, help="calls at the same time (64)")
+    add("--max-failed", type=float, help="share of failed verdicts that stops the run (0.05)")
     add(
         "--max-fooled",
         type=float,
-        default=0.5,
-        help="share of plainly wrong answers accepted that stops the run",
+        help="share of plainly wrong answers accepted that stops the run (0.5)",
     )
-    add("--reply-tokens", type=int, default=8, help="of a reply; a judge that reasons needs more")
-    add("--timeout", type=float, default=60.0, help="seconds that one try of a call may take")
+    add("--reply-tokens", type=int, help="of a reply (8); a judge that reasons needs more")
+    add("--timeout", type=float, help="seconds that one try of a call may take (60)")
     add("--identity", help="the server's name in the cache of replies, in place of its address")
     add("--max-calls", type=int, help="most calls to make; what was answered is kept")
     add("--auditor", metavar="MODEL", help="a second model, set beside the first")
@@ -65,25 +77,30 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_settings(args: argparse.Namespace) -> Judge:
     """The judge that the command line asks for; raises ValueError naming the option."""
+    given = {name: value for name in OF_A_MODEL if (value := getattr(args, name)) is not None}
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if given and args.judge != "llm":
+        raise ValueError(f"{options}: for a judge that is a model; add --judge llm, or drop them")
     if args.judge == "llm" and not args.model:
         raise ValueError("--judge llm needs --model, the name under which the server knows it")
+    if args.auditor_url and not args.auditor:
+        raise ValueError("--auditor-url needs --auditor, the name under which the server knows it")
 
-    for name, url in (("OPENAI", args.base_url), ("AUDITOR", args.auditor_url)):
-        if url:
+    for name, option in (("OPENAI", "base_url"), ("AUDITOR", "auditor_url")):
+        if url := given.pop(option, None):
             os.environ[f"{name}_BASE_URL"] = url  # the command line outranks the environment
 
-    return Judge(
-        kind=args.judge,
-        model=args.model,
-        concurrency=args.concurrency,
-        max_failed=args.max_failed,
-        max_calls=args.max_calls,
-        max_fooled=args.max_fooled,
-        reply_tokens=args.reply_tokens,
-        identity=args.identity,
-        timeout=args.timeout,
-        auditor=Auditor(model=args.auditor) if args.auditor else None,
-    )
+    if args.auditor:
+        given["auditor"] = Auditor(model=args.auditor)
+    return Judge(kind=args.judge, **given)
+
+
+def judge_line(settings: Judge) -> str:
+    """Who judges, in a line."""
+    if settings.kind != "llm":
+        return f"judge: {settings.kind}, a rule"
+    second = f"; auditor: {settings.auditor.model}" if settings.auditor else ""
+    return f"judge: {settings.model}, a model{second}"
 
 
 def main() -> None:
@@ -91,11 +108,13 @@ def main() -> None:
     try:
         settings = read_settings(args)
         check_output(args.output, [args.input])
+        print(judge_line(settings), flush=True)
         table, form = read_predictions(args.input, args.format)
+        absent = table.pop("no_reply") if form == "inspect" else None
+        check_columns(table.drop(columns=["answers", "prediction"], errors="ignore"), args.output)
         if form != "plain":
             print(f"{args.input}: read as a file of {form}, {len(table)} questions", flush=True)
         texts = args.texts or form != "plain"
-        absent = table.pop("no_reply") if form == "inspect" else None
         graded = regrade(table, settings, args.input, texts, args.extract, absent)
         save_table(graded, args.output)
     except (ValueError, OSError, RuntimeError) as error:  # every failure of ours is one of these
