@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.judge import extraction
 from lib.judge.extraction import EXTRACTIONS, extract
 from lib.judge.rules import explain
 
@@ -148,3 +149,44 @@ def test_two_answers_are_never_one(text):
 def test_an_unknown_extraction_names_the_known_ones():
     with pytest.raises(ValueError, match="allowed: none, auto, text, boxed"):
         extract("Paris", "regex")
+
+
+class Counted:
+    """A pattern that counts the characters that it looks at."""
+
+    def __init__(self, pattern, seen: list[int]):
+        self.pattern, self.seen = pattern, seen
+
+    def search(self, text, start=0):
+        found = self.pattern.search(text, start)
+        self.seen.append((found.start() if found else len(text)) - start + 1)
+        return found
+
+    def finditer(self, text):
+        self.seen.append(len(text))
+        return self.pattern.finditer(text)
+
+
+@pytest.mark.parametrize(
+    ("piece", "answer", "form"),
+    [
+        ("So the answer is Paris. ", "Paris", "sentence, last of several"),
+        ("The answer is Paris.\n", "Paris", "sentence, last of several"),
+        ("Answer: Paris\n", "Paris", "label, last of several"),
+        ("Answer: Paris\n\n", "Paris", "label"),
+        ("Answer: Paris\n\nWait, no\n", "Paris\n\nWait, no", "label, last of several"),
+        ("\\boxed{Paris} ", "Paris", "boxed"),
+        ("<answer>Paris</answer>\n", "Paris", "tag"),
+    ],
+)
+def test_a_text_that_repeats_itself_is_looked_at_a_few_times(piece, answer, form, monkeypatch):
+    seen, trim = [], extraction._trim
+    monkeypatch.setattr(extraction, "_trim", lambda text: (seen.append(len(text)), trim(text))[1])
+    for name in ("PASSAGE_END", "CORRECTED"):
+        monkeypatch.setattr(extraction, name, Counted(getattr(extraction, name), seen))
+    for times in (100, 1000):
+        seen.clear()
+        text = piece * times
+        taken = extract(text)
+        assert taken == (answer, form)
+        assert sum(seen) < 8 * len(text)

@@ -134,17 +134,24 @@ def _without_turns(text: str) -> Extraction | None:
 
 
 def _last_form(text: str, forms: tuple[str, ...]) -> Extraction | None:
-    """What the form that ends last holds, of `forms`; None where there is none."""
+    """What the form that ends last holds, of `forms`; None where there is none.
+
+    Looks from the end on, and no further than it needs to: a text that repeats itself has thousands
+    of sentences that go on to its end.
+    """
     found = [(span, form) for form in forms for span in SPANS[form](text)]
-    found = [(span, form) for span, form in found if span.stop is None or _held(text, span)]
-    if not found:
-        return None
-    span, form = max(found)
-    if span.stop is None:
-        return Extraction("", UNFINISHED[1])
-    content = _held(text, span)
-    others = {_held(text, other) for other, same in found if same == form and other.stop}
-    return Extraction(content, form if len(others) < 2 else f"{form}, last of several")
+    content, last = "", None
+    for span, form in sorted(found, reverse=True):
+        if last is None and span.stop is None:
+            return Extraction("", UNFINISHED[1])
+        if span.stop is None or (last and form != last):
+            continue
+        held = _held(text, span)
+        if last is None and held:
+            content, last = held, form
+        elif held and held != content:
+            return Extraction(content, f"{last}, last of several")
+    return Extraction(content, last) if last else None
 
 
 def _held(text: str, span: Span) -> str:
@@ -170,25 +177,34 @@ def _tags(text: str) -> list[Span]:
 
 
 def _labels(text: str) -> list[Span]:
-    return [_passage(text, m.end()) for m in LABELLED.finditer(text)]
+    return _passages(text, LABELLED)
 
 
 def _sentences(text: str) -> list[Span]:
-    return [_passage(text, m.end()) for m in SAID.finditer(text)]
+    return _passages(text, SAID)
 
 
-def _passage(text: str, start: int) -> Span:
-    """From `start` to the end of the passage, and of the text where it goes on or takes back.
+def _passages(text: str, begins: re.Pattern) -> list[Span]:
+    """From each match to the end of the passage, and of the text where it goes on or takes back.
 
-    So "Answer: Paris", a blank line, and "or Lyon" or "Wait, it is Lyon" are read as one.
+    So "Answer: Paris", a blank line, and "or Lyon" or "Wait, it is Lyon" are read as one. Each part
+    of the text is searched once.
     """
-    end = PASSAGE_END.search(text, start)
-    stop = end.start() if end else len(text)
-    rest = text[stop:]
-    tag_closes = end is not None and end[0].startswith("</")
-    if not tag_closes and (GOES_ON.match(rest) or CORRECTED.search(rest)):
-        stop = len(text)
-    return Span(stop, start, stop)
+    starts = [match.end() for match in begins.finditer(text)]
+    if not starts:
+        return []
+    corrected = max((match.start() for match in CORRECTED.finditer(text)), default=-1)
+    spans, end, past = [], None, -1
+    for start in starts:
+        if start > past:
+            end = PASSAGE_END.search(text, start)
+            past = end.start() if end else len(text)
+        stop = past
+        tag_closes = end is not None and end[0].startswith("</")
+        if not tag_closes and (corrected >= stop or GOES_ON.match(text, stop)):
+            stop = len(text)
+        spans.append(Span(stop, start, stop))
+    return spans
 
 
 SPANS = {"boxed": _boxes, "tag": _tags, "label": _labels, "sentence": _sentences}
