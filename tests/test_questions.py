@@ -1,5 +1,6 @@
 """Questions: atlas, bad files, grouping before splitting, mirrors of the benchmarks."""
 
+import json
 import os
 from pathlib import Path
 
@@ -259,6 +260,42 @@ def test_bad_files_are_refused_by_name(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(TableError, match=message):
         read_file(tmp_path / name)
+
+
+def test_columns_of_a_file_s_own_mean_nothing_to_a_run(tmp_path):
+    rows = pd.DataFrame({"question": [f"Who is {name}?" for name in "ABCDEF"], "answers": "X"})
+    own = {"names": "Italy", "fact": "one", "official": "train", "split": "test", "gives": None}
+    read = []
+    for name, frame in (("plain", rows), ("more", rows.assign(**own, dataset=1, row="r"))):
+        path = tmp_path / name / "q.jsonl"
+        path.parent.mkdir()
+        frame.to_json(path, orient="records", lines=True)
+        sizes = data(train=2, validation=2, test=2, relations={})
+        settings = profile(dataset="mine", files={"mine": str(path)})
+        read.append(load_questions(settings.model_copy(update={"data": sizes}), 0))
+    pd.testing.assert_frame_equal(*read)
+    assert read[1]["names"].tolist() == [[]] * 6
+
+
+def test_texts_of_a_file_may_be_numbers_or_missing(tmp_path):
+    rows = ROWS.assign(subject=["George Orwell", 1984], relation=[" ", None], question_id=[7, 8.0])
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps(rows.to_dict("records")))
+    read = read_file(path)
+    assert read["subject"].tolist() == ["George Orwell", "1984"]
+    assert read["relation"].tolist() == [None, None]
+    assert read["question_id"].tolist() == ["7", "8"]
+    read.to_parquet(tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize("cell", [["capital"], {"of": "capital"}, True])
+@pytest.mark.parametrize("column", ["question", "question_id", "subject", "relation"])
+def test_what_is_no_text_is_refused_by_file_row_and_column(tmp_path, column, cell):
+    rows = [{"question": f"Who is {name}?", "answers": "X", column: name} for name in "AB"]
+    rows[1] |= {column: cell}
+    (tmp_path / "q.json").write_text(json.dumps(rows))
+    with pytest.raises(TableError, match=rf"q.json: row 1: `{column}` .* is no text; write one"):
+        read_file(tmp_path / "q.json")
 
 
 def test_missing_file_and_empty_question(tmp_path):

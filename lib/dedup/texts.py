@@ -32,8 +32,9 @@ def read_training(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     rows = read_table(path)
     shape = next((name for name, columns in ROW_SHAPES.items() if set(columns) <= set(rows)), None)
     if {"question", "answers"} <= set(rows) or shape is None:
-        given = read_file(path)
-        return given, given.assign(row=range(len(given)), is_text=False), "questions"
+        asked = read_file(path)
+        given = rows.assign(**asked)  # the file's other columns are kept, and never read
+        return given, asked.assign(row=range(len(asked)), is_text=False), "questions"
 
     found = []
     for i, row in enumerate(rows.to_dict("records")):

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,9 @@ HUB = {
     "popqa": ("akariasai/PopQA", None, "PopQA", None, {"test": 14267}),
     "simpleqa": ("basicv8vc/SimpleQA", None, "SimpleQA", None, {"test": 4326}),
 }  # fmt: skip
+
+# what a file of the user's own may hold; the columns that a run adds are never taken from it
+OWN_COLUMNS = ("question", "answers", "question_id", "subject", "relation", "popularity")
 
 
 def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
@@ -200,17 +204,20 @@ def read_file(path: str | Path) -> pd.DataFrame:
     """The user's questions from a table's file (lib.tables) with columns `question` and `answers`.
 
     `answers` is what lib.cells.read_answers reads: a list, also in a string, or one string.
-    question_id, subject, relation and popularity are taken where given. A line says where a cell
-    may hold several answers in another form. Raises TableError naming the file, the column or row,
+    question_id, subject, relation and popularity are taken where given, other columns are left out:
+    their names may mean something else here. A line says where a cell may hold several answers in
+    another form. Raises TableError naming the file, the column or row,
     and what to do.
     """
     path = Path(path)
     frame = read_table(path)
     need(frame, ["question", "answers"], path)
+    frame = frame[[column for column in frame if column in OWN_COLUMNS]]
     answers = [read_answers(a, path, i) for i, a in enumerate(frame["answers"])]
     for line in doubtful_answers(frame["answers"], path):
         print(line, flush=True)
-    frame = frame.assign(answers=answers)
+    texts = {c: _texts(frame[c], path) for c in frame if c not in ("answers", "popularity")}
+    frame = frame.assign(answers=answers, **texts)
 
     if "popularity" in frame:
         try:
@@ -222,6 +229,23 @@ def read_file(path: str | Path) -> pd.DataFrame:
     return frame.assign(question_id=_ids(frame, path))
 
 
+def _texts(cells: pd.Series, path: Path) -> pd.Series:
+    """A column's cells as texts, None for a blank one; raises TableError for a list or an object.
+
+    A number is the text that it is written as.
+    """
+    texts = []
+    for row, cell in enumerate(cells):
+        if isinstance(cell, bool | np.bool_) or not pd.api.types.is_scalar(cell):
+            shown = f"`{cells.name}` {str(cell)[:60]!r}"
+            raise TableError(f"{path}: row {row}: {shown} is no text; write one or drop the column")
+        if isinstance(cell, float) and cell.is_integer():  # of a column with gaps: 1945, not 1945.0
+            cell = int(cell)
+        blank = pd.isna(cell) or not str(cell).strip()
+        texts.append(None if blank else str(cell))
+    return pd.Series(texts, index=cells.index, dtype=object)
+
+
 def _ids(frame: pd.DataFrame, path: Path) -> list[str] | pd.Series:
     """The file's own question ids, which must be there once each, else numbered ones."""
     if "question_id" not in frame:
@@ -229,10 +253,10 @@ def _ids(frame: pd.DataFrame, path: Path) -> list[str] | pd.Series:
 
     refuse_missing_ids(frame, path)
     ids = frame["question_id"]
-    repeated = ids.astype(str).duplicated()
+    repeated = ids.duplicated()
     if repeated.any():
         row = int(repeated.argmax())
         raise TableError(
             f"{path}: row {row}: `question_id` {ids[row]!r} is there twice; make ids unique"
         )
-    return ids.astype(str)
+    return ids
