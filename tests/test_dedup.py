@@ -374,3 +374,26 @@ def test_most_words_and_the_answer_make_a_wording_but_another_number_does_not():
         verdicts["reasoning"].tolist()
         == ["the same answer and most content words"] + ["another subject or another fact"] * 2
     )
+
+
+@pytest.mark.parametrize("judge", ["rule", "llm"])
+def test_no_pair_that_is_alike_removes_nothing(judge):
+    rows = [
+        ("t", None, None, "Name a mammal that swims", ["whale"], "a", ["a"], []),
+        ("h", None, None, "Capital of France?", ["Paris"], "b", ["b"], []),
+    ]
+    both = pd.concat([frame(rows[:1]), frame(rows[1:], "test")], ignore_index=True)
+    profile = load_profile("smoke")
+    settings = profile.dedup.model_copy(update={"judge": judge})
+    profile = profile.model_copy(update={"dedup": settings})
+    kept, removed, verdicts = dedup(
+        both, profile, embed=lambda texts: np.eye(len(texts)), ask=lambda messages: []
+    )
+    assert kept["question_id"].tolist() == ["t", "h"]
+    assert (len(removed), len(verdicts), verdicts["failed"].sum()) == (0, 0, 0)
+    assert verdicts["is_contained"].dtype == verdicts["failed"].dtype == bool
+    known = dedup(
+        both, profile, embed=None, ask=lambda messages: [], pairs=verdicts[["test_id", "train_id"]]
+    )
+    assert known[0].equals(kept)
+    assert compare_with_truth(verdicts, truth(both))["n"].eq(0).all()

@@ -146,7 +146,7 @@ def candidates(
                 )
                 for j, w in sorted(why.items())
             ]
-    return pd.DataFrame(rows, columns=[*PAIR, "similarity", "why"])
+    return pd.DataFrame(rows, columns=[*PAIR, "similarity", "why"]).astype({"similarity": float})
 
 
 def _largest(values: np.ndarray, count: int) -> list[int]:

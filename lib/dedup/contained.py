@@ -92,11 +92,17 @@ def judge_rule(pairs: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     reasons = [
         _compare(rows[test], rows[train]) for test, train in pairs[PAIR].itertuples(index=False)
     ]
-    return pairs.assign(
-        is_contained=[reason is not None for reason in reasons],
-        reasoning=[reason or "another subject or another fact" for reason in reasons],
-        failed=False,
-    )
+    said = [reason or "another subject or another fact" for reason in reasons]
+    return _with_verdicts(pairs, [reason is not None for reason in reasons], said)
+
+
+def _with_verdicts(pairs: pd.DataFrame, contained: list, said: list, failed=False) -> pd.DataFrame:
+    """The pairs with the columns of a verdict, which are truth values where there is no pair too.
+
+    A column made of an empty list is none of those, and would choose columns in place of rows.
+    """
+    frame = pairs.assign(is_contained=contained, reasoning=said, failed=failed)
+    return frame.astype({"is_contained": bool, "failed": bool})
 
 
 def _compare(test: dict, train: dict) -> str | None:
@@ -230,11 +236,8 @@ def judge_llm(
                 f"{max_failed:g}: see what the judge answers, or take another one"
             )
     outcomes = [verdicts[key] or (True, "verdict failed: counted as contained") for key in keys]
-    return pairs.assign(
-        is_contained=[t[0] for t in outcomes],
-        reasoning=[t[1] for t in outcomes],
-        failed=[verdicts[key] is None for key in keys],
-    )
+    failed = [verdicts[key] is None for key in keys]
+    return _with_verdicts(pairs, [t[0] for t in outcomes], [t[1] for t in outcomes], failed)
 
 
 def _messages(test: dict, train: dict) -> list[dict]:
