@@ -4,19 +4,22 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lib.sections import (
     SAFE_NAME,
     Ablations,
+    Attribution,
+    Controls,
     Count,
     Fraction,
     NotNegative,
     Origin,
     Positive,
     ProperFraction,
+    Search,
     Section,
     Transfer,
 )
@@ -186,28 +189,6 @@ class Lora(Section):
     targets: str | list[str] = "all-linear"
 
 
-class Search(Section):
-    """Learning rates that every trained method tries; the best one on validation is taken."""
-
-    learning_rates: Annotated[list[Positive], Field(min_length=1)]
-    steps: Count  # of each trial
-
-
-class Controls(Section):
-    """Short trainings that tell form, contrast and fresh samples apart."""
-
-    steps: Count  # of each; compared with GRPO at the same step
-    start_questions: Count  # of relations that the run does not ask: they teach bare answers
-
-
-class Attribution(Section):
-    """Training on subsets by accessibility: bounds of each stratum as (low, high)."""
-
-    steps: Count
-    strata: dict[str, tuple[Fraction, Fraction]]
-    random_subsets: Count = 3
-
-
 class Hacking(Section):
     """A short GRPO run against a judge that can be fooled, and the same run with the guards."""
 
@@ -289,6 +270,18 @@ class Profile(Section):
             except ValidationError as error:
                 said = "; ".join(_explain(e, Profile) for e in error.errors())
                 raise ValueError(f"the arm {name!r} cannot be: {said}") from None
+            except ProfileError as error:
+                raise ValueError(f"the arm {name!r} cannot be: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def sources_are_relations(self):
+        """Of atlas; a data set that is read knows its own (lib.questions.splits)."""
+        if self.dataset == "atlas" and self.transfer:
+            unknown = sorted(self.transfer.named() - set(ATLAS_RELATIONS))
+            if unknown:
+                said = f"`transfer` names {unknown}, no relation of atlas"
+                raise ValueError(f"{said}; allowed: {', '.join(ATLAS_RELATIONS)}")
         return self
 
 
@@ -297,6 +290,14 @@ def changed(section: Section, settings: dict[str, Any]):
 
     settings: values by their path, such as {"grpo.beta": 0.04}. Raises ProfileError for a path that
     leads nowhere, ValidationError for an unknown key or an impossible value.
+    """
+    return type(section)(**_replaced(section, settings))
+
+
+def _replaced(section: Section, settings: dict[str, Any]) -> dict[str, Any]:
+    """The section's values, those of sections in which something is replaced as a mapping.
+
+    Checked as a whole, so that an error knows its path. Raises ProfileError.
     """
     values, inner = dict(section), {}
     for path, value in settings.items():
@@ -309,9 +310,7 @@ def changed(section: Section, settings: dict[str, Any]):
             raise ProfileError(f"`{path}`: there is no section `{name}`; sections: {known}")
         inner.setdefault(name, {})[rest] = value
 
-    for name, replaced in inner.items():
-        values[name] = changed(values[name], replaced)
-    return type(section)(**values)
+    return values | {name: _replaced(values[name], new) for name, new in inner.items()}
 
 
 def load_profile(run: str, model: str | None = None, dataset: str | None = None) -> Profile:
@@ -363,17 +362,33 @@ def read_yaml(path: Path) -> dict:
 
 
 def _explain(error: dict, kind: type[Section]) -> str:
-    """One pydantic error as `key: what is wrong (allowed …)`."""
-    key = ".".join(str(part) for part in error["loc"]) or "the file"
+    """One pydantic error as `key: what is wrong (allowed …)`, without the section around it."""
+    key = ".".join(str(part) for part in error["loc"])
+    where, said = f"`{key}`" if key else "", error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{where} is missing"
     if error["type"] != "extra_forbidden":
-        return f"`{key}` = {error['input']!r}: {error['msg']}"
+        given = "" if isinstance(error["input"], dict | Section) else f" = {error['input']!r:.80}"
+        return f"{where}{given}: {said}" if key else said
 
     section = kind
     for part in error["loc"][:-1]:
-        found = section.model_fields[part].annotation
-        sections = [x for x in (found, *get_args(found)) if isinstance(x, type)]
-        section = next(x for x in sections if issubclass(x, Section))
-    return f"unknown key `{key}`; allowed: {', '.join(sorted(section.model_fields))}"
+        section = _inside(section, part)
+    fields = getattr(section, "model_fields", None)
+    return f"unknown key {where}" + (f"; allowed: {', '.join(sorted(fields))}" if fields else "")
+
+
+def _inside(kind, part):
+    """The section, or the mapping or list, that lies under a key; None where none is known."""
+    if get_origin(kind) in (dict, list):
+        found = get_args(kind)[-1]
+    elif part in getattr(kind, "model_fields", ()):
+        found = kind.model_fields[part].annotation
+    else:
+        return None
+    options = (found, *get_args(found))  # of `Judge | None` the section
+    kinds = (x for x in options if get_origin(x) in (dict, list) or hasattr(x, "model_fields"))
+    return next(kinds, None)
 
 
 if __name__ == "__main__":  # make asks before it starts: run, model, dataset

@@ -1,8 +1,8 @@
-"""What a profile's sections are made of, and those of the experiments after the main study."""
+"""What a profile's sections are made of, and those of short trainings beside the main one."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a run, a model or a data set: it becomes a folder
 
@@ -15,9 +15,43 @@ Name = Annotated[str, Field(pattern=f"^{SAFE_NAME}$")]
 
 
 class Section(BaseModel):
-    """A group of settings; unknown keys are errors, values never change after loading."""
+    """A group of settings; unknown keys are errors, values never change after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    A number is finite: what is infinite or no number would only be found in a training.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Search(Section):
+    """Learning rates that every trained method tries; the best one on validation is taken."""
+
+    learning_rates: Annotated[list[Positive], Field(min_length=1)]
+    steps: Count  # of each trial
+
+
+class Controls(Section):
+    """Short trainings that tell form, contrast and fresh samples apart."""
+
+    steps: Count  # of each; compared with GRPO at the same step
+    start_questions: Count  # of relations that the run does not ask: they teach bare answers
+
+
+class Attribution(Section):
+    """Training on subsets by accessibility: bounds of each stratum as (low, high)."""
+
+    steps: Count
+    strata: dict[str, tuple[Fraction, Fraction]]
+    random_subsets: Count = 3
+
+    @field_validator("strata")
+    @classmethod
+    def bounds_in_order(cls, strata):
+        for name, (low, high) in strata.items():
+            if low >= high and (low, high) != (0, 0):
+                said = f"`{name}` = [{low}, {high}] holds no share"
+                raise ValueError(f"{said}; low is below high, or both are 0")
+        return strata
 
 
 class Arm(Section):
@@ -44,6 +78,10 @@ class Transfer(Section):
     halved: list[str] = []  # relations, trained on one half of their answers at a time
     datasets: list[str] = []  # other data sets that the trained policies are asked about
     questions: Count  # of each of them, and of each ability that no training asks for
+
+    def named(self) -> set[str]:
+        """Every relation that a source or a half takes its questions from."""
+        return {*self.halved, *(name for names in self.sources.values() for name in names)}
 
 
 class Origin(Section):

@@ -23,8 +23,8 @@ def read_profile(path: Path) -> dict:
     base = values.pop("extends", None)
     if base is None:
         return values
-    file = path.with_name(f"{base}.yaml")
-    if not file.is_file():
+    file = path.parent / f"{base}.yaml"
+    if "/" in str(base) or not file.is_file():
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise ValueError(f"{path}: extends {base!r}, which is not there; profiles: {known}")
     below = _yaml_mapping(file)
@@ -36,31 +36,89 @@ def read_profile(path: Path) -> dict:
     return below
 
 
+class NotPlain(yaml.MarkedYAMLError):
+    """What YAML would read, and otherwise than it looks."""
+
+    def __init__(self, problem: str, node: yaml.Node):
+        super().__init__(problem=problem, problem_mark=node.start_mark)
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML in which nothing is lost or read as another value than it looks like.
+
+    Raises NotPlain for a key that a mapping holds twice, of which YAML keeps the last one, and for
+    a number that YAML takes for another: 010 is 8 and 1:30 is 90.
+    """
+
+    def construct_mapping(self, node, deep=False):
+        first: dict[tuple, int] = {}
+        for key, _ in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in first:
+                raise NotPlain(f"`{key.value}` is there twice, first in line {first[name]}", key)
+            if name and name[0] != "tag:yaml.org,2002:merge":
+                first[name] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+    def plain_number(self, node):
+        """The number of a scalar node. Raises NotPlain."""
+        if re.match(r"[-+]?0[0-9]|.*:", node.value):
+            mend = "write it without a leading 0 or `:`, or in quotes where it is a text"
+            raise NotPlain(f"{node.value} would be read as another number; {mend}", node)
+        whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+
+# a name such as 2024-01-01 is a text, as all others are
+PlainLoader.add_constructor("tag:yaml.org,2002:timestamp", PlainLoader.construct_yaml_str)
+PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.plain_number)
+PlainLoader.add_constructor("tag:yaml.org,2002:float", PlainLoader.plain_number)
+
+
 def _yaml_mapping(path: Path) -> dict:
-    """The mapping in a YAML file."""
+    """The mapping in a YAML file; raises ValueError with file, line and what to do."""
     try:
-        values = yaml.safe_load(path.read_text())
+        text = path.read_bytes().decode("utf-8-sig")
+        values = yaml.load(text, PlainLoader)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is no UTF-8; save it as UTF-8") from None
+    except NotPlain as error:
+        line = error.problem_mark.line + 1
+        raise ValueError(f"{path}: line {line}: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping of settings")
+    strange = [key for key in values if not isinstance(key, str)]
+    if strange:
+        raise ValueError(f"{path}: the key {strange[0]!r} is no word; put it in quotes")
     return values
 
 
 def given() -> list[str]:
     """The single settings in the environment's SET, such as ["grpo.steps=50"], sorted.
 
-    Raises ValueError for one that is not written as key=value or section.key=value.
+    Raises ValueError for one that is not written as key=value or section.key=value, and for two
+    values of one key.
     """
     words = sorted(set(os.environ.get("SET", "").split()))
+    first: dict[str, str] = {}
     for word in words:
         if not re.fullmatch(SETTING, word):
             raise ValueError(f"SET: {word!r} is not section.key=value, such as grpo.steps=50")
+        other = first.setdefault(word.partition("=")[0], word)
+        if other != word:
+            raise ValueError(f"SET: {other} and {word} are two values of one setting; give one")
     return words
 
 
 def with_given(values: dict) -> dict:
-    """The settings with those of SET put in, which are read as YAML reads them."""
+    """The settings with those of SET put in, which are read as a profile's values are.
+
+    Raises ValueError for a section that is not there and for a value that cannot be read.
+    """
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
     for word in given():
         path, _, text = word.partition("=")
@@ -71,7 +129,10 @@ def with_given(values: dict) -> dict:
                 raise ValueError(f"SET: {word}: this profile has no section `{section}`")
             inside[section] = dict(inside[section])
             inside = inside[section]
-        inside[key] = yaml.safe_load(text)
+        try:
+            inside[key] = yaml.load(text, PlainLoader)
+        except yaml.MarkedYAMLError as error:
+            raise ValueError(f"SET: {word}: {error.problem}") from None
     return values
 
 

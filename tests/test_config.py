@@ -134,12 +134,35 @@ def test_unknown_keys_list_the_allowed_ones(written, changes, message):
         ({"models": {"a/b": "wheel"}}, "a name becomes a folder"),
         ({"files": {"nq": "q.csv"}}, "the name of a known data set"),
         ({"dtype": "float16"}, "`dtype` = 'float16'"),
-        ({"sft": None}, "`sft`"),
+        ({"sft": None}, "`sft` is missing"),
+        ({"lora": {"rank": 16, "alpha": float("inf")}}, "`lora.alpha` = inf: .*finite"),
+        ({"attribution__strata__low": [0.5, 0.1]}, r"`low` = \[0.5, 0.1\] holds no share"),
+        ({"attribution__strata__low": [0.5, 0.5]}, r"`low` = \[0.5, 0.5\] holds no share"),
+        (
+            {"transfer__sources__x": ["captal"]},
+            r"names \['captal'\], no relation of atlas; allowed",
+        ),
+        ({"transfer__halved": ["captal"]}, r"names \['captal'\], no relation of atlas"),
+        ({"ablations__arms__a": {"st": 1}}, "unknown key `ablations.arms.a.st`; allowed: .*set"),
+        ({"ablations__arms__set": {"st": 1}}, "unknown key `ablations.arms.set.st`; allowed: p"),
+        (
+            {"ablations__arms__a": {"set": {"grpo.stp": 1}}},
+            "arm 'a' .*`grpo.stp`; allowed: b.*steps",
+        ),
+        ({"ablations__arms__a": {"set": {"grpo.beta": -1}}}, "arm 'a' .*`grpo.beta` = -1: Input"),
+        ({"ablations__arms__a": {"set": {"grp.beta": 1}}}, "arm 'a' .*no section `grp`"),
+        ({"audit__hacking__judge": {"knd": 1}}, "unknown key `audit.hacking.judge.knd`; allowed: "),
+        (
+            {"judge__auditor": {"mdl": 1}},
+            "unknown key `judge.auditor.mdl`; allowed: base_url, model",
+        ),
     ],
 )
 def test_impossible_values_name_file_and_key(written, changes, message):
-    with pytest.raises(ProfileError, match="mine.yaml: .*" + message):
+    with pytest.raises(ProfileError, match="mine.yaml: .*" + message) as found:
         load_profile(written(**changes))
+    assert "\n" not in str(found.value)
+    assert len(str(found.value)) < 700  # never the profile itself
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_shipped_grids_hold_what_they_say():
         ({"datasets": ["nqq"]}, "unknown dataset 'nqq'; allowed: atlas, nq, triviaqa"),
         ({"models": []}, "`models` = []: List should have at least 1 item"),
         ({"seeds": [0, -1]}, "`seeds.1` = -1: Input should be greater than or equal to 0"),
-        ({"seeds": [2, 0, 2]}, "`seeds` = [2, 0, 2]: Value error, [2] stands there twice"),
+        ({"seeds": [2, 0, 2]}, "`seeds` = [2, 0, 2]: [2] stands there twice"),
         ({"target": "04"}, "`target` = '04': Input should be 'all', 'experiments', '01_data'"),
         ({"make": {"MODEL": "x"}}, "'MODEL' is no variable to set here"),
         ({"make": {"SEEDS": "1; rm"}}, "SEEDS='1; rm' has other characters"),

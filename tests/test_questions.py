@@ -298,6 +298,24 @@ def test_what_is_no_text_is_refused_by_file_row_and_column(tmp_path, column, cel
         read_file(tmp_path / "q.json")
 
 
+def test_a_source_that_is_no_relation_of_the_file_is_refused(tmp_path):
+    rows = pd.DataFrame({"question": [f"Who is {name}?" for name in "ABCDEF"], "answers": "X"})
+    transfer = load_profile("laptop").transfer.model_copy(update={"halved": ["river"]})
+    sizes = data(train=2, validation=2, test=2, relations={})
+    path = tmp_path / "q.csv"
+    settings = profile(dataset="mine", files={"mine": str(path)}).model_copy(
+        update={"data": sizes, "transfer": transfer}
+    )
+    rows.assign(relation="river").to_csv(path, index=False)
+    assert len(load_questions(settings)) == 6
+    rows.assign(relation="rivers").to_csv(path, index=False)
+    with pytest.raises(TableError, match=r"mine: no relation \['river'\]; it has rivers; mend"):
+        load_questions(settings)
+    rows.to_csv(path, index=False)
+    with pytest.raises(TableError, match=r"mine: no relation \['river'\]; it has none; mend"):
+        load_questions(settings)
+
+
 def test_missing_file_and_empty_question(tmp_path):
     with pytest.raises(TableError, match="none.csv: no such file"):
         read_file(tmp_path / "none.csv")

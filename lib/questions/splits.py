@@ -5,7 +5,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from lib.config import BENCHMARKS, Profile
+from lib.config import ATLAS_RELATIONS, BENCHMARKS, Profile
 from lib.questions.sources import own_path, read_benchmark, read_file
 from lib.tables import TableError
 from lib.text import normalise, question_key, unique
@@ -50,7 +50,23 @@ def load_questions(profile: Profile, seed: int = 0) -> pd.DataFrame:
     else:
         questions = read_file(own_path(profile))
     questions = group(complete(questions, name))
+    _check_sources(questions, profile)
     return assign_splits(questions, data, seed)
+
+
+def _check_sources(questions: pd.DataFrame, profile: Profile) -> None:
+    """Raise TableError where `transfer` names a relation that these questions do not have.
+
+    Sources of atlas's relations, as in the laptop's profile, are left out for other data. A
+    benchmark that knows no relations says nothing about those of another one.
+    """
+    there = set(questions["relation"].dropna())
+    named = profile.transfer.named() if profile.transfer else set()
+    unknown = sorted(named - there - set(ATLAS_RELATIONS))
+    if unknown and (there or profile.dataset in profile.files):
+        known = f"it has {', '.join(sorted(there)[:20])}" if there else "it has none"
+        mend = "mend the profile's `transfer`"
+        raise TableError(f"{profile.dataset}: no relation {unknown}; {known}; {mend}")
 
 
 def complete(questions: pd.DataFrame, dataset: str) -> pd.DataFrame:
