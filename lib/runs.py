@@ -309,8 +309,11 @@ def _given() -> str:
 def reopen(run: Path, seeds: int) -> None:
     """Give a run another number of training seeds: 03 and 04 are open again, what they hold stays.
 
-    Raises FolderInUse, and changes nothing, where another process is at work in the run.
+    Raises FolderInUse, and changes nothing, where another process is at work in the run; ValueError
+    for less than one seed.
     """
+    if seeds < 1:
+        raise ValueError(f"{seeds} training seeds: give a whole number from 1 on")
     folders = [run / name for name in STAGES if (run / name).exists()]
     try:
         for folder in folders:
@@ -333,7 +336,7 @@ def main() -> None:
     match sys.argv[1:]:
         case ["forget", folder]:
             work = partial(forget, Path(folder))
-        case ["seeds", folder, seeds]:
+        case ["seeds", folder, seeds] if seeds.isdecimal():
             work = partial(reopen, Path(folder), int(seeds))
         case _:
             sys.exit("usage: python -m lib.runs forget FOLDER, or seeds FOLDER NUMBER")

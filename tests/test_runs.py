@@ -77,6 +77,18 @@ def test_training_seeds_are_added_to_a_finished_run(tmp_path):
     runs.forget(tmp_path / "laptop")
 
 
+@pytest.mark.parametrize("seeds", ["0", "00", "-1", "x"])
+def test_less_than_one_training_seed_removes_nothing(tmp_path, seeds):
+    Stage(tmp_path, "03_baselines", SETTINGS).finish([])
+    write_text(tmp_path / "03_baselines.ipynb", "{}")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    command = [sys.executable, "-m", "lib.runs", "seeds", str(tmp_path), seeds]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
