@@ -3,7 +3,7 @@
 import json
 
 from lib.config import load_profile
-from lib.study.plan import SIGNAL, main, planned_sizes, took, work
+from lib.study.plan import SIGNAL, kept_weights, main, planned_sizes, took, work
 
 
 def test_counts_are_those_of_the_profile():
@@ -29,6 +29,20 @@ def test_counts_are_those_of_the_profile():
 def test_a_reference_model_needs_every_group():
     table = work(load_profile("paper"), {"train": 10_000, "validation": 500, "test": 3610})
     assert table["groups"].sum() > 625 * 128  # nothing is skipped at beta > 0
+
+
+def test_further_training_seeds_are_counted(monkeypatch):
+    one = load_profile("laptop")
+    monkeypatch.setenv("SEEDS", "3")
+    sizes, three = planned_sizes(one), load_profile("laptop")
+    table = work(three, sizes).set_index("what")
+    assert len(table) == len(work(one, sizes)) + 4
+    assert table.loc["2 more training seeds: GRPO", "samples"] == 2 * 24 * 16 * 5
+    assert table.loc["2 more training seeds: SFT, RFT", "groups"] == 2 * 2 * 24 * 16 / 2
+    answers = 2 * (2 * 256 + 1000)
+    assert table.loc["2 more training seeds: evaluations", "samples"] == answers
+    assert table.loc["2 more training seeds: greedy answers", "samples"] == 2 * answers
+    assert kept_weights(three) == kept_weights(one) + 12
 
 
 def test_the_experiments_are_counted():

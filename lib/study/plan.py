@@ -44,6 +44,7 @@ def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
     rows = [
         *_baselines(profile, sizes, part),
         *_grpo(profile, sizes),
+        *_more_seeds(profile, sizes),
         _stage_row("05_redistribution", "samples of GRPO, SFT and RFT", samples=after),
         _stage_row("05_redistribution", "likeliest answers", prefixes=likely),
         *_subsets(profile, controls_of(profile, test)),
@@ -155,6 +156,24 @@ def _grpo(profile: Profile, sizes: dict[str, int]) -> list[dict]:
     return rows
 
 
+def _more_seeds(profile: Profile, sizes: dict[str, int]) -> list[dict]:
+    """The work of the training seeds after the first, whose learning rates they take."""
+    more = profile.training_seeds - 1
+    if not more:
+        return []
+    steps = training_steps(profile, sizes["train"])
+    evaluations = -(-steps // profile.grpo.evaluate_every)
+    answers = more * (evaluations * sizes["validation"] + sizes["test"])
+    examples = sum(more * steps * getattr(profile, m).questions_per_step for m in ("sft", "rft"))
+    what = f"{more} more training seeds"
+    return [
+        _stage_row("03_baselines", f"{what}: SFT, RFT", groups=0.5 * examples),
+        _stage_row("03_baselines", f"{what}: greedy answers", samples=2 * answers),
+        _stage_row("04_grpo", f"{what}: GRPO", **_training(profile, more * steps)),
+        _stage_row("04_grpo", f"{what}: evaluations", samples=answers),
+    ]
+
+
 def _training(profile: Profile, steps: int) -> dict:
     """Samples and groups of so many GRPO steps."""
     grpo = profile.grpo
@@ -258,7 +277,7 @@ def kept_weights(profile: Profile) -> int:
     The best, the last and the kept ones of the main trainings; those of a stage's arms until their
     answers are stored.
     """
-    kept = 2 * 4 + 3 + (5 if profile.controls else 0)
+    kept = 2 * (4 + 3 * (profile.training_seeds - 1)) + 3 + (5 if profile.controls else 0)
     subsets = 3 * len(profile.attribution.strata) + 1 + profile.attribution.random_subsets
     arms = len(profile.ablations.arms) if profile.ablations else 0
     sources = len(profile.transfer.sources) + 2 if profile.transfer else 0
