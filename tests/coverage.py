@@ -210,7 +210,7 @@ def kinds() -> Iterator[tuple[str, Callable, list[str]]]:
             [""],
         )
     yield "claims over 3 seeds, other questions", lambda rng: pooled(rng, 3, 0.0), [""]
-    yield "claims over 3 seeds, the same questions", lambda rng: pooled(rng, 3, 0.03), [""]
+    yield "claims over 3 seeds, the same questions", lambda rng: pooled(rng, 3, 0.02), [""]
     for facts in (40, 200):
         yield f"{facts} made-up facts a seed", lambda rng, n=facts: made_up(rng, n, 3, 0.05), [""]
     yield "mean share, few questions and most at 0", lambda rng: sparse(rng, 34), [""]
