@@ -75,12 +75,38 @@ def test_questions_and_answers_stay_questions(tmp_path):
     assert (shape, n, rows, pairs) == ("questions", 2, [0, 1], [("Who?", "A"), ("When?", "B")])
 
 
+def test_a_file_s_other_columns_are_kept_and_mean_nothing(tmp_path):
+    text = "question,answers,names,row,is_text\nWho?,A,Italy,9,yes\nWhen?,B,Spain,8,no\n"
+    (tmp_path / "a.csv").write_text(text)
+    given, asked, _ = read_training(tmp_path / "a.csv")
+    assert given[["names", "row", "is_text"]].values.tolist() == [
+        ["Italy", "9", "yes"],
+        ["Spain", "8", "no"],
+    ]
+    assert "names" not in asked
+    assert (asked["row"].tolist(), asked["is_text"].any()) == ([0, 1], False)
+
+
+def test_all_rows_without_a_reply_are_told_at_once(tmp_path):
+    whole = {"messages": [{"role": "user", "content": "Who?"}, {"role": "bot", "content": "A."}]}
+    rows = [whole, *[{"messages": whole["messages"][:1]}] * 10, whole]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    said = (
+        r"10 of 12 rows have no .*: row 1, 2, .*, 8, …, counted from 0; .* drop them from the file"
+    )
+    with pytest.raises(TableError, match=said):
+        read_training(tmp_path / "a.jsonl")
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"messages": [{"role": "user", "content": "Who?"}]}, "row 0: no user's text with a reply"),
+        (
+            {"messages": [{"role": "user", "content": "Who?"}]},
+            "1 of 1 rows have no user's text with a reply",
+        ),
         ({"messages": [{"speaker": "a", "text": "b"}]}, r"keys \['speaker', 'text'\]; give `role`"),
-        ({"messages": "Who? A."}, "row 0: no user's text"),
+        ({"messages": "Who? A."}, "no user's text with a reply to it: row 0, counted from 0"),
         ({"messages": 7}, "'7' is no list of messages"),
         ({"messages": '[{"role"'}, "are no JSON list"),
         ({"text": "Who? A."}, r"no column \['question', 'answers'\]"),

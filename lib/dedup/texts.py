@@ -36,12 +36,18 @@ def read_training(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, str]:
         given = rows.assign(**asked)  # the file's other columns are kept, and never read
         return given, asked.assign(row=range(len(asked)), is_text=False), "questions"
 
-    found = []
+    found, without = [], []
     for i, row in enumerate(rows.to_dict("records")):
         pairs = [pair for pair in _exchanges(row, shape, f"{path}: row {i}") if _has_words(pair)]
-        if not pairs:
-            raise TableError(f"{path}: row {i}: no user's text with a reply to it; drop the row")
+        without += [] if pairs else [i]
         found += [(f"{path.stem}-{i:06d}-{k}", q, [a], i) for k, (q, a) in enumerate(pairs)]
+    if without:
+        count = f"{len(without)} of {len(rows)} rows have"
+        which = ", ".join(map(str, without[:8])) + (", …" if len(without) > 8 else "")
+        raise TableError(
+            f"{path}: {count} no user's text with a reply to it: row {which}, counted from 0; "
+            "nothing can be trained on there: drop them from the file"
+        )
     columns = ["question_id", "question", "answers", "row"]
     return rows, pd.DataFrame(found, columns=columns).assign(is_text=True), shape
 
