@@ -56,7 +56,8 @@ class PlainLoader(yaml.SafeLoader):
         for key, _ in node.value:
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
             if name in first:
-                raise NotPlain(f"`{key.value}` is there twice, first in line {first[name]}", key)
+                said = f"`{key.value}` is there twice, first in line {first[name]}"
+                raise NotPlain(f"{said}; make one of the two", key)
             if name and name[0] != "tag:yaml.org,2002:merge":
                 first[name] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
