@@ -280,3 +280,29 @@ def test_numbers_and_dates_in_other_forms(gold, text, right):
 )
 def test_a_sentence_about_a_gold_answer_may_deny_it(text):
     assert not explain(text, ["Canberra"], "alias", "What is the capital of Australia?")[0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "right"),
+    [
+        ("Sir Arthur Conan Doyle", "Arthur Conan Doyle", True),
+        ("Arthur Conan Doyle", "Sir Arthur Conan Doyle", True),
+        ("Queen Elizabeth II", "Elizabeth II", True),
+        ("Elizabeth II", "Elizabeth I", False),
+        ("Fleming", "Professor Fleming", True),
+        ("Vincent van Gogh", "Van Gogh", True),
+        ("Prince of Persia", "of Persia", False),
+        ("Bill Gates and Paul Allen", "Paul Allen and Bill Gates", True),
+        ("Bill Gates and Paul Allen", "Paul Allen and Steve Jobs", False),
+        ("München", "Muenchen", True),
+        ("Paris", "Without a doubt, Paris.", True),
+        ("Paris", "I doubt that it is Paris.", False),
+        ("Paris", "The answer is Paris because it is the seat of government.", True),
+    ],
+)
+def test_titles_orders_and_spellings(gold, text, right):
+    assert explain(text, [gold], "alias", "Who is it?")[0] is right
+
+
+def test_a_name_that_begins_like_a_title_is_whole():
+    assert not explain("Lear", ["King Lear"], "alias", "Which play is it?")[0]

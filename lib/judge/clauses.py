@@ -63,6 +63,7 @@ def head_clause(masked: str, question: str, qualified: bool) -> tuple[str, list[
     while (shorter := REMARK.sub("", text)) != text and GOLD in shorter:
         cut.append(text[len(shorter) :])
         text = shorter
+    text = re.sub(r"(@\s*) (?:because|since) [^@]*$", r"\1", text)
     if qualified and ASKS_PLACE.search(question):
         text = re.sub(r"@ ?, ?[A-Z][\w.]*(?: [A-Z][\w.]*)?\s*\.?$", GOLD, text)
     place = re.search(r"@ ?, ?([^,@]+?)\s*\.?$", text)

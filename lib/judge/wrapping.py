@@ -20,6 +20,7 @@ UNSURE = re.compile(
     r"]+but\s+",
     re.I,
 )
+CERTAIN = re.compile(r"^(?:without|beyond) (?:a |any )?doubt[,:]? |^no doubt[,:]? ", re.I)
 LABEL = re.compile(r"^\W*((?:[^\W\d_]+[ -]){0,3}[^\W\d_]+):\s+(?=\S)")
 # what a label in front of an answer is made of, beside words of the question
 LABEL_WORDS = frozenset(
@@ -35,6 +36,24 @@ LABEL_WORDS = frozenset(
     team club company film movie book novel song album show series game value amount total
     """,
     )
+)
+PROFESSIONS = frozenset({"professor", "prof", "dr", "mr", "mrs", "ms", "sir", "dame"})
+TITLES = PROFESSIONS | {
+    "lord",
+    "lady",
+    "king",
+    "queen",
+    "president",
+    "pope",
+    "emperor",
+    "prince",
+    "princess",
+}
+UMLAUTS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"}
+)
+PARTICLES = frozenset(
+    {"van", "von", "de", "da", "del", "della", "di", "le", "la", "bin", "al", "ten"}
 )
 COPULA = re.compile(r"(?:でした|です|である|だ|입니다|이다)$")
 SHORT = 60  # characters of an answer that may be a short name
@@ -56,11 +75,23 @@ def unwrap(text: str, question: str = "") -> str:
         text = (boxed or tagged)[-1]
     text = re.sub(r"(\*\*|__|\*|`)(.+?)\1", r"\2", text)
     text = re.sub(r"</?(?:b|i|u|em|strong|p|span|code)>", "", text, flags=re.I)
-    text = UNSURE.sub("", text.strip())
+    text = CERTAIN.sub("", UNSURE.sub("", text.strip()))
     label = LABEL.match(text)
     if label and set(normalise(label[1]).split()) <= LABEL_WORDS | set(normalise(question).split()):
         text = text[label.end() :]
     return text.strip()
+
+
+def untitled(name: str) -> str:
+    """A name in normal form without a title in front; of a single word only a profession's goes.
+
+    "King Lear" and "Prince of Persia" are whole names.
+    """
+    title, _, rest = name.partition(" ")
+    alone = rest and " " not in rest and not rest.isdigit()
+    if title not in TITLES or not rest or rest.startswith("of ") or rest.isdigit():
+        return name
+    return name if alone and title not in PROFESSIONS else rest
 
 
 def said_last(text: str) -> str:
@@ -71,11 +102,18 @@ def said_last(text: str) -> str:
 
 
 def same(text: str, answer: str) -> bool:
-    """Whether two short texts say the same: equal normal forms, equal values, or joined words."""
+    """Whether two short texts say the same: equal normal forms, equal values, or joined words.
+
+    A title in front of a name, the order of names joined by "and", and ae for ä change nothing.
+    """
     one, other = normalise(text), normalise(answer)
     if not one.isascii():
         one = COPULA.sub("", one)
-    if one == other:
+    if one == other or one == normalise(answer.translate(UMLAUTS)):
+        return True
+    if untitled(one) == untitled(other):
+        return True
+    if " and " in one and sorted(one.split(" and ")) == sorted(other.split(" and ")):
         return True
     if not one or not other:
         return False
@@ -117,6 +155,8 @@ def is_short_name(text: str, answers: list[str], question: str) -> bool:
         if not 2 <= len(name) <= 4 or not all(part.isalpha() for part in name):
             continue
         if len(words) == 1 and words[0] == name[-1] and len(name[-1]) > 3:
+            return True
+        if len(words) == 2 and words == name[-2:] and words[0] in PARTICLES:
             return True
         full = [word for word in words if len(word) > 1]
         if len(words) > 1 and words[-1] == name[-1] and words[0][0] == name[0][0]:
