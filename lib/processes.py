@@ -207,7 +207,11 @@ def release_memory(collect: bool = True) -> None:
 
 
 class PeakMemory:
-    """The most memory that this process and its children have held together since it began."""
+    """The most memory that this process and its children have held together since it began.
+
+    Where the system tells (Linux), what they share counts once: weights and libraries that several
+    have mapped.
+    """
 
     def __init__(self, every: float = 1.0):
         self.bytes = 0
@@ -215,14 +219,21 @@ class PeakMemory:
 
     def look(self) -> float:
         """Take a look now; the peak so far in GB (2**30 bytes)."""
-        me, total = psutil.Process(), 0
-        for process in (me, *me.children(recursive=True)):
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:  # it has ended meanwhile
-                continue
-        self.bytes = max(self.bytes, total)
+        me = psutil.Process()
+        family = (me, *me.children(recursive=True))
+        if _memory_of(family, "memory_info", "rss") > self.bytes:  # the finer look takes longer
+            self.bytes = max(self.bytes, _memory_of(family, "memory_full_info", "pss"))
         return self.bytes / 2**30
+
+
+def _memory_of(processes, look: str, kind: str) -> int:
+    """Bytes of the processes together; resident ones where the system has not this kind."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            found = getattr(process, look)()
+            total += getattr(found, kind, found.rss)
+    return total
 
 
 @functools.cache

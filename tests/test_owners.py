@@ -114,6 +114,24 @@ def test_peak_memory_counts_children():
     assert watch.look() > before + 0.25  # a peak stays
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux's accounts")
+def test_what_processes_share_counts_once(tmp_path):
+    (path := tmp_path / "weights").write_bytes(bytes(300 << 20))
+    mapped = (
+        f"import mmap\nfile = open({str(path)!r}, 'rb')\n"
+        "x = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
+        "sum(x[::4096])\nprint('up', flush=True)\nwhile True: sum(x[::4096])"
+    )
+    watch = PeakMemory(every=60)
+    before = watch.look()
+    children = [start(mapped) for _ in range(3)]
+    together = watch.look() - before
+    for child in children:
+        child.kill()
+        child.wait()
+    assert 0.2 < together < 0.6  # 0.3 GB once, not thrice
+
+
 def test_no_thread_is_left_when_the_interpreter_ends():
     code = """
 import atexit, threading
