@@ -257,6 +257,7 @@ def test_the_fact_table_by_hand():
     assert change["value"].tolist() == [0, 1]
     trend = exposure_trend(table.reset_index().assign(seed=0), "greedy", n_boot=100)
     assert trend["value"] == pytest.approx(1.0)
+    assert set(trend) == {"value", "low", "high", "n"}  # a summary row's
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1])

@@ -104,7 +104,7 @@ def exposure_trend(facts: pd.DataFrame, measure: str, n_boot: int = 2000, seed: 
         )
     ]
     found, rng = np.array([_correlation(table) for table in tables]), np.random.default_rng(seed)
-    counts = {"n": len(facts), "seeds": len(found)}
+    counts = {"n": len(facts)}
     if np.isnan(found).any():
         return {"value": np.nan, "low": np.nan, "high": np.nan} | counts
     redrawn = [
