@@ -26,6 +26,14 @@ SAME = [
     ("€5.00", "5 €"),
     ("St. Gallen", "Saint Gallen"),
     ("thirty-one", "31"),
+    ("twenty-first", "21st"),
+    ("hundredth", "100th"),
+    ("27.03.1921", "27 March 1921"),
+    ("71%", "71 per cent"),
+    ("20 °C", "20 degrees Celsius"),
+    ("30 km/h", "30 kilometers an hour"),
+    ("$3 million", "3,000,000 dollars"),
+    ("44 BC", "44 B.C.E."),
 ]
 OTHER = [
     ("3 March 1921", "13 March 1921"),
@@ -38,6 +46,12 @@ OTHER = [
     ("£30 million", "£30"),
     ("version 3.10", "version 3.1"),
     ("8 km", "8 miles"),
+    ("20 °C", "20 °F"),
+    ("30 km/h", "30 mph"),
+    ("$3 million", "$3"),
+    ("$3 million", "€3 million"),
+    ("twenty-first", "first"),
+    ("44 BC", "44 CE"),
     ("seven eight", "15"),
 ]
 

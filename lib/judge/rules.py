@@ -32,7 +32,12 @@ RESERVED = re.compile(
 VERDICTS = {"correct", "incorrect", "true", "false", "yes"}  # as whole answers, in normal form
 FENCE = re.compile(r"^```\w*\n([^`{}<>]{1,200}?)\n?```$")  # around a plain answer
 FORGED = re.compile(r"\W*[01]\.0\W*")  # a bare verdict of the model judge
-BOUND = re.compile(r"[<>≤≥±√]\s?=?\s?\d|\d\s?\+(?!\s?\d)|\d[⁰¹²³⁴-⁹]")
+# a mark that makes another number of the one that it touches: a bound, a root, a power
+BOUND = re.compile(
+    r"(?:[<>≤≥≦≧≠≮≯≰≱≪≫±√∛∜¬−]|[!/]=|\+/-)\s?=?\s?(\d[\d.,]*)"
+    r"|(\d[\d.,]*)\s?(?:\+(?!\s?\d)|[<>≤≥^])"
+)
+SUPERSCRIPT = re.compile(r"(?<=\d)[⁻⁰¹²³⁴-⁹]+")
 MARKUP_TAG = re.compile(r"</?[a-z]\w*>", re.I)
 HEDGE = re.compile(
     r"\b(or|either|perhaps|maybe|possibly|might be|could be|may be)\b", re.IGNORECASE
@@ -109,10 +114,11 @@ def explain(
     """
     if kind not in ("exact", "alias"):
         raise ValueError(f"unknown rule judge {kind!r}; allowed: exact, alias")
+    prediction, answers = _with_powers(prediction), [_with_powers(answer) for answer in answers]
     text = clean(prediction)
     if not precheck(text, answers):
         return False, "forged or blank"
-    if _other_number(str(prediction), answers):
+    if _other_number(prediction, answers):
         return False, "another number"
     plain = normalise(text)
     is_gold = any(plain == normalise(answer) for answer in answers)
@@ -123,11 +129,25 @@ def explain(
     return explain_statement(text, answers, question, rivals)
 
 
+def _with_powers(text: str) -> str:
+    """10⁵ as 10^5, which NFKC would make 105."""
+    return SUPERSCRIPT.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), str(text))
+
+
 def _other_number(text: str, answers: list[str]) -> bool:
-    """Whether a mark makes a bound, a root or a power of a number ("> 5", "5+", "10⁵")."""
-    numbers = any(any(c.isdigit() for c in answer) for answer in answers)
-    marked = numbers and BOUND.search(MARKUP_TAG.sub(" ", text))
-    return bool(marked) and not any(BOUND.search(answer) for answer in answers)
+    """Whether a mark makes another number of a gold one ("> 5", "5+", "5²"), as no gold answer."""
+    if not any(c.isdigit() for answer in answers for c in answer):
+        return False
+    numbers = {number for answer in answers for number in normalise(answer).split()}
+    marks = {_squeezed(m[0]) for answer in answers for m in BOUND.finditer(answer)}
+    return any(
+        normalise(m[1] or m[2]) in numbers and _squeezed(m[0]) not in marks
+        for m in BOUND.finditer(MARKUP_TAG.sub(" ", text))
+    )
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"\s", "", text).rstrip(".,")
 
 
 def not_committed(

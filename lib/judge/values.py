@@ -70,18 +70,20 @@ ORDINALS |= {
     if w not in ("one", "two", "three", "five", "eight", "nine", "twelve", "zero")
 }
 ORDINALS |= {f"{w[:-1]}ieth": 20 + 10 * i for i, w in enumerate(TENS)}
+ORDINALS |= {f"{w}th": value for w, value in SCALES.items()}
 NUMBER_WORD = "|".join(sorted([*WORD_VALUES, *SCALES], key=len, reverse=True))
 SPELT = re.compile(rf"\b(?:{NUMBER_WORD})(?:(?:[ -]|,? and )(?:{NUMBER_WORD}))*\b")
 SPELT_ORDINAL = re.compile(rf"\b({'|'.join(TENS)})[- ]({'|'.join(ORDINALS)})\b")
 # what stands for a unit or an era of several words
 SYNONYMS = {
-    r"\bbce\b": "bc",
+    r"\bbce\b|\bb\.\s?c\.\s?e\b": "bc",
+    r"\b(miles|kilomet(?:re|er)s) an hour\b": r"\1 per hour",
     r"\bper cent\b": "percent",
     r"\bmph\b": "miles per hour",
     r"\bkm/h\b|\bkph\b": "kilometres per hour",
     r"°\s?c\b|\bdegrees? c(?:elsius|entigrade)?\b": "celsius",
     r"°\s?f\b|\bdegrees? f(?:ahrenheit)?\b": "fahrenheit",
-    r"(\d[\d.]*) (million|billion|trillion) dollars\b": r"$\1 \2",
+    r"\$?\s?(\d[\d.]*) (million|billion|trillion) (?:u\.?s\.? )?dollars\b": r"$\1 \2",
     r"([£€$¥])\s?(\d[\d.]*) (million|billion|trillion)\b": lambda m: (
         f"{m[1]}{float(m[2].rstrip('.')) * SCALES[m[3]]:.0f}"
     ),
