@@ -202,6 +202,21 @@ WHERE = "In which country is the city of Lyon?"
         "Anything but: France",
         "Worst guess: France",
         "Country I would exclude: France",
+        "Other than: France",
+        "Neighbour: France",
+        "Second best answer: France",
+        "Country that borders it: France",
+        "France (it is in Italy)",
+        "France (this answer is wrong)",
+        "France (unlikely)",
+        "France [I made this up]",
+        "France, also known as Italy",
+        "France because it is in Italy",
+        "France. It is a beautiful town that lies in northern Italy.",
+        "Lyon is a town in France, a fine city in Italy, near Spain.",
+        "Lyon is in France, a fine old place, also known as Italy.",
+        "Lyon is in France, which is nested within the country of Italy.",
+        "Lyon is in France, by a train station\n\nThe answer is: Rome - Italy",
     ],
 )
 def test_what_is_cut_off_an_answer_may_take_it_back(text):
@@ -220,6 +235,18 @@ def test_what_is_cut_off_an_answer_may_take_it_back(text):
         "Answer: France",
         "Country: <b>France</b>",
         "Lyon: France",
+        "Type: city\nName: Lyon\nLocation: France",
+        "Lion: France",
+        "Lyon is a city in France, close to Italy and Spain.",
+        "Lyon is in France, where Italy once played.",
+        "Lyon is in France, which provides many references to Italy.",
+        "Lyon is in France. The capital of Italy is Rome.",
+        "Lyon is in France. In many countries, such as Italy, it is a name.",
+        "Lyon is in the France of today, just behind Turin (Italy).",
+        "Lyon is in France. (It is wrong to say otherwise.)",
+        "Lyon is in France, in the region of the France-Italy border.",
+        "France (no doubt)",
+        "France\n\nI hope this helps!",
     ],
 )
 def test_a_remark_beside_an_answer_is_none(text):
@@ -259,10 +286,35 @@ def test_a_part_of_the_world_does_not_name_the_united_states():
         ("70 mph", "70 miles per hour", True),
         ("71%", "71 per cent", True),
         ("June 28, 1919", "28.06.1919", True),
+        ("1945", "- 1945", True),
+        ("273", "- 273", False),
+        ("1945", "c. 1945", True),
+        ("1945", "1945 (50+ countries)", True),
+        ("5", "≠ 5", False),
+        ("5", "−5", False),
+        ("5", "2^5", False),
+        ("52", "5²", False),
+        ("10⁵", "105", False),
+        ("10⁵", "10^5", True),
+        ("10^5", "10⁵", True),
+        ("10⁻⁹", "10-9", False),
+        ("18+", "18+", True),
+        ("18", "18+", False),
+        ("100th", "hundredth", True),
+        ("$5 million", "five million dollars", True),
+        ("$5 million", "A$5 million", False),
+        ("$5 million", "5 million Canadian dollars", False),
+        ("44 BC", "44 B.C.E.", True),
+        ("70 mph", "70 miles an hour", True),
+        ("1", "1\n\nH", True),
+        ("1", "1\n\ntwo", False),
     ],
 )
 def test_numbers_and_dates_in_other_forms(gold, text, right):
     assert explain(text, [gold], "alias", "What is it?")[0] is right
+
+
+CAPITAL = "What is the capital of Australia?"
 
 
 @pytest.mark.parametrize(
@@ -276,10 +328,45 @@ def test_numbers_and_dates_in_other_forms(gold, text, right):
         "The capital is far from Canberra.",
         "Canberra\n\nSydney",
         "Canberra (or Sydney, or Perth)",
+        "Canberra (Sydney or Perth)",
+        "Canberra is a common error.",
+        "Canberra is a decoy.",
+        "Canberra is only a suburb.",
+        "Canberra was once the capital",
+        "Canberra is popularly believed to be the capital.",
+        "It is a suburb of Canberra.",
+        "The capital is close to Canberra.",
+        "The capital is past Canberra.",
+        "The capital is separate from Canberra.",
     ],
 )
 def test_a_sentence_about_a_gold_answer_may_deny_it(text):
-    assert not explain(text, ["Canberra"], "alias", "What is the capital of Australia?")[0]
+    assert not explain(text, ["Canberra"], "alias", CAPITAL)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Canberra is the capital.",
+        "Canberra was chosen as the capital.",
+        "The capital was moved to Canberra.",
+        "Canberra. It was chosen as a compromise between Sydney and Melbourne.",
+        "The capital of Australia is Canberra. \n\nA Heading\n\nThen much text below the heading.",
+        "Canberra: the capital of Australia",
+        "Capital of Australia: Canberra",
+        "1. Canberra",
+        "- Canberra",
+        "<b>Canberra</b>",
+        "\\boxed{\\text{Canberra}, \\text{Australia}}",
+    ],
+)
+def test_a_sentence_may_take_up_the_question(text):
+    assert explain(text, ["Canberra"], "alias", CAPITAL)[0]
+
+
+def test_a_list_is_none_for_its_numbers():
+    assert not explain("1. Canberra\n2. Sydney", ["Canberra"], "alias", CAPITAL)[0]
+    assert not explain("J. Monet", MONET, "alias", ASKED)[0]
 
 
 @pytest.mark.parametrize(
@@ -295,6 +382,11 @@ def test_a_sentence_about_a_gold_answer_may_deny_it(text):
         ("Bill Gates and Paul Allen", "Paul Allen and Bill Gates", True),
         ("Bill Gates and Paul Allen", "Paul Allen and Steve Jobs", False),
         ("München", "Muenchen", True),
+        ("Mueller", "Müller", True),
+        ("King Charles III", "Prince Charles III", False),
+        ("Lady Gaga", "Lord Gaga", False),
+        ("Dr. Martin Luther King", "Martin Luther King", True),
+        ("Gilbert and Sullivan", "Sullivan and Gilbert", True),
         ("Paris", "Without a doubt, Paris.", True),
         ("Paris", "I doubt that it is Paris.", False),
         ("Paris", "The answer is Paris because it is the seat of government.", True),
@@ -306,3 +398,16 @@ def test_titles_orders_and_spellings(gold, text, right):
 
 def test_a_name_that_begins_like_a_title_is_whole():
     assert not explain("Lear", ["King Lear"], "alias", "Which play is it?")[0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "text"),
+    [
+        ("War and Peace", "Peace and War"),
+        ("Mr. Bean", "Bean"),
+        ("King Crimson", "Crimson"),
+        ("Doctor Zhivago", "Zhivago"),
+    ],
+)
+def test_the_title_of_a_work_is_whole(gold, text):
+    assert not explain(text, [gold], "alias", "What is it called?")[0]

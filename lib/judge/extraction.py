@@ -8,7 +8,7 @@ to the letter, and of several forms the last one counts. Sees no question and no
 import re
 from typing import NamedTuple
 
-from lib.judge.wrapping import CORRECTED, GOES_ON
+from lib.judge.wrapping import CORRECTED, GOES_ON, LATEX
 
 FORMS = ("boxed", "tag", "label", "sentence")
 EXTRACTIONS = ("none", "auto", "text", *FORMS)
@@ -70,7 +70,6 @@ PASSAGE_END = re.compile(
 )
 WRAPPERS = ("**", "__", "*", "_", "`", "$", '"', "'")
 OPEN_WRAPPERS = (("“", "”"), ("„", "“"), ("«", "»"), (r"\(", r"\)"), (r"\[", r"\]"))
-LATEX = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|emph|textrm|texttt)\s*\{([^{}]*)\}")
 # a sentence's, not that of initials ("D.C.")
 FULL_STOP = re.compile(r"(?<!\.[^\W\d_])(?<!\.[ ][^\W\d_])(?<!\.)\.$")
 

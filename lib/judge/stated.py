@@ -8,7 +8,16 @@ the question may be another name.
 import re
 from functools import lru_cache
 
-from lib.judge.clauses import GOLD, head_clause, is_doubt, lowered, offers
+from lib.judge.clauses import (
+    GOLD,
+    LYING,
+    OFFERING,
+    head_clause,
+    is_beside,
+    is_doubt,
+    is_told_apart,
+    lowered,
+)
 from lib.judge.rivals import Candidates
 from lib.judge.values import MONTHS, spelt_word, value_form
 from lib.judge.wholes import of_the_whole
@@ -83,9 +92,16 @@ MENTIONS = re.compile(
     r"\b(similar|like|opposite|another|other|others|compare|compared|option|options|discuss|depends|topic|history|question|"
     r"rival|successor|father|son|brother|tributary|near|nearby|neighbour|borders?|bordering|between|after|before|almost|nearly|"
     r"over|under|than|until|since|guess|thought|say|said|claim|claims|considered|sometimes|often|both|also|list|following|"
-    r"answered|marked|withheld|replaced|moved|former|formerly|outside|far|error|"
+    r"answered|marked|withheld|replaced|former|formerly|once|believed|supposedly|outside|far|error|"
     r"spelling|equal|same|see|as well|one of|some|most|many)\b"
 )
+# gold is what something else is not, or lies by, or is told from
+APART = re.compile(
+    r"\b(?:from|outside|beyond|past|off|than|like|against|behind|opposite|suburbs? of|"
+    r"(?:close|next|second|similar|compared|opposed) to)(?: the)?\s+@"
+)
+SAID_OF_GOLD = re.compile(r"^\W*@\s+(?:is|was|are|were)\b")
+LEAST_LETTERS = 4  # of a word of the question that a sentence about gold must take up
 SIMILAR = re.compile(
     r"\b(something like|similar to|akin to|(?:another|different|other) question)\b"
 )
@@ -101,10 +117,12 @@ PAIR_SEPARATOR = re.compile(r"[;/|&+>•·、，；\n]|\s[-–—]\s|\)\s*\(|\b(
 SHARES = re.compile(r"\d ?%\s.*\d ?%\s")
 LIST_LABEL = re.compile(r"(?<!\w)(?:(?:[A-Ha-h]|\d{1,2})[:.)]|\d{1,3} ?%)\s+")
 LIST_WORD = re.compile(
-    r"^(?:the )?(?:candidates|options|answers|possibilities|choices)(?: are| include|:)? ", re.I
+    r"^(?:the )?(?:candidates|options|answers|possibilities|choices)(?: are| include|:)? "
+    r"|^(?:i hope|let me|hope|thanks?|please)\b.*$",
+    re.I,
 )
 MONTH_AND_DAY = r"(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01]))?"  # "1914-18" are years
-IN_A_DATE = frozenset([*MONTHS, *(month[:3] for month in MONTHS), "sept", "ad", "ce"])
+IN_A_DATE = frozenset([*MONTHS, *(month[:3] for month in MONTHS), "sept", "ad", "ce", "c", "ca"])
 DATED = re.compile(r"\d{4}-\d\d|^--\d\d")
 DAY = re.compile(r"--\d\d(-\d\d)?")
 
@@ -135,8 +153,9 @@ def explain_statement(
     if not count:
         taken_back = text != whole and mask(whole, answers)[1]
         return False, "corrected" if taken_back else "not stated"
-    head, cut = head_clause(masked, question, qualified=rivals is None)
-    if GOLD not in head:
+    numeric = all(normalise(answer).isdigit() for answer in answers)
+    head, cut = head_clause(masked, question, rivals is None, numeric)
+    if GOLD not in head or is_told_apart(masked, question):
         return False, "only mentioned"
     plain = lowered(head)
     if FIRST_GUESS.search(head):
@@ -153,7 +172,7 @@ def explain_statement(
             return False, "only mentioned"
         if is_listed(text, answers, question):
             return False, "a list"
-        other = _rival(text, [head, *filter(offers, cut)], answers, question, rivals)
+        other = _rival(text, head, cut, answers, question, rivals)
         return (False, f"another candidate: {other}") if other else (True, "stated")
     words = [w for w in _unexplained(head, question, answers) if not (year and w in IN_A_DATE)]
     return (False, "another word: " + words[0]) if words else (True, "stated")
@@ -231,7 +250,7 @@ def _pattern(answer: str) -> re.Pattern | None:
         return None
     tail = r"(?![\w+#]|[.,]\d|-\w|/\w)" if answer[-1:].isalnum() else r"(?!\w)"
     return re.compile(
-        r"(?<![\w.\-/£$€])" + r"[\s\-/]+".join(words) + r"(?:'s)?" * 0 + tail, re.IGNORECASE
+        r"(?<![\w.\-−/£$€])" + r"[\s\-/]+".join(words) + r"(?:'s)?" * 0 + tail, re.IGNORECASE
     )
 
 
@@ -274,15 +293,20 @@ def _is_name(word: str) -> bool:
     )
 
 
-def _rival(text: str, said: list[str], answers, question: str, rivals: Candidates) -> str | None:
-    """A candidate other than gold that a text names in what it says, its head first, or None."""
+def _rival(
+    text: str, head: str, cut: list[str], answers, question: str, rivals: Candidates
+) -> str | None:
+    """A candidate other than gold that a text names in its head, or offers in what was cut off it.
+
+    None without one.
+    """
     golds = {normalise(answer) for answer in answers}
     own = rivals.owners(golds - rivals.ambiguous)
     about = f" {normalise(question)} "
-    head = said[0]
-    if "south america" not in rivals.owner:  # else a part of the world names the United States
-        said = [AMERICAS.sub(" ", part) for part in said]
-    for _, _, name in (m for part in said for m in rivals.mentions(part.replace(GOLD, " | "))):
+    named = [name for _, _, name in rivals.mentions(_of_the_world(head, rivals))]
+    for part in cut:
+        named += _offered(_of_the_world(part, rivals), question, rivals)
+    for name in named:
         if name not in golds and not rivals.owner[name] & own and f" {name} " not in about:
             return name
     # an answer of another kind right in front of the gold answer: a list over several relations;
@@ -297,6 +321,34 @@ def _rival(text: str, said: list[str], answers, question: str, rivals: Candidate
         if longer and not rivals.owner[name] & own:
             return name
     return None
+
+
+def _of_the_world(part: str, rivals: Candidates) -> str:
+    """A part without gold and, where it is no answer, "South America", which names no country."""
+    part = part.replace(GOLD, " | ")
+    return part if "south america" in rivals.owner else AMERICAS.sub(" ", part)
+
+
+def _offered(piece: str, question: str, rivals: Candidates) -> list[str]:
+    """The candidates that a bracket, a remark or a later sentence offers as the answer.
+
+    Nothing but plain words before it, or words that say where the subject lies ("a fine city in
+    Italy"). One that is only mentioned is none: a neighbour, a former one, "where Italy plays",
+    "references to Italy", "the capital of Italy is Rome".
+    """
+    words, offered = normalise(piece).split(), []
+    plain = FILLER | OFFERING | set(normalise(question).split())
+    for start, end, name in rivals.mentions(piece):
+        before, after = words[:start], words[end:]
+        elsewhere = after[:1] in (["is"], ["was"]) and not set(after[1:3]) <= plain
+        lies = LYING.search(" ".join(before))
+        names = set(" ".join(offered).split())
+        elsewhere = (elsewhere and not lies) or "".join(after[:1]).startswith("border")
+        if is_beside(" ".join(before)) or before[-1:] == ["where"] or elsewhere:
+            continue
+        if lies or set(before) <= plain | names:
+            offered.append(name)
+    return offered
 
 
 def _neighbour(before: str, golds: set[str], elsewhere: Candidates) -> str | None:
@@ -330,7 +382,7 @@ def _unexplained(head: str, question: str, answers: list[str]) -> list[str]:
         head = SUBJECT.sub("", head)
     known = [*normalise(question).split(), *value_form(question).split()]
     stems = {_stem(word) for word in [*known, *map(spelt_word, known)]}
-    if _is_sentence(head):
+    if _is_sentence(head, question):
         head = SENTENCE_WORD.sub(" ", head)
     words = value_form(head.replace(GOLD, " ")).split()
     return [
@@ -343,12 +395,17 @@ def _unexplained(head: str, question: str, answers: list[str]) -> list[str]:
     ]
 
 
-def _is_sentence(head: str) -> bool:
+def _is_sentence(head: str, question: str) -> bool:
     """Whether a gold answer is said of something in a whole sentence, where plain words explain it.
 
-    It follows a verb, or begins the sentence; words that mention rather than state are not plain.
+    It follows a verb, or begins a sentence that takes up the question; words that mention rather
+    than state are not plain.
     """
-    return bool(SENTENCE.search(head)) and not MENTIONS.search(lowered(head))
+    plain = lowered(head)
+    if not SENTENCE.search(head) or MENTIONS.search(plain) or APART.search(plain):
+        return False
+    asked = {_stem(word) for word in normalise(question).split() if len(word) >= LEAST_LETTERS}
+    return not SAID_OF_GOLD.match(head) or not asked.isdisjoint(map(_stem, normalise(head).split()))
 
 
 def _stem(word: str) -> str:

@@ -55,7 +55,12 @@ UMLAUTS = str.maketrans(
 PARTICLES = frozenset(
     {"van", "von", "de", "da", "del", "della", "di", "le", "la", "bin", "al", "ten"}
 )
+LATEX = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|emph|textrm|texttt)\s*\{([^{}]*)\}")
 COPULA = re.compile(r"(?:でした|です|である|だ|입니다|이다)$")
+# a bullet or the number of a list's only item, not a sign ("- 5") nor initials ("C. Monet")
+ITEM = re.compile(
+    r"^\s*(?:[-•*–—]\s+(?=[^\s\d]|[12]\d{3}\b)|\(?\d{1,2}[.)]\s+(?=[^\s\d]))(?!.*\n)", re.S
+)
 SHORT = 60  # characters of an answer that may be a short name
 ASKS_PERSON = re.compile(
     r"\b(who|whose|whom|president|author|composer|director|singer|actor|actress|leader)\b", re.I
@@ -69,29 +74,44 @@ def unwrap(text: str, question: str = "") -> str:
     that what follows is none ("Italy: France", "Rejected: France").
     """
     text = re.sub(r"^\s*<think>.*?</think>\s*", "", text, flags=re.S)
+    text = LATEX.sub(r"\1", text)
     boxed = re.findall(r"\\boxed\s*\{([^{}]*)\}", text)
     tagged = re.findall(r"<answer>(.*?)</answer>", text, flags=re.S | re.I)
     if boxed or tagged:
         text = (boxed or tagged)[-1]
     text = re.sub(r"(\*\*|__|\*|`)(.+?)\1", r"\2", text)
     text = re.sub(r"</?(?:b|i|u|em|strong|p|span|code)>", "", text, flags=re.I)
-    text = CERTAIN.sub("", UNSURE.sub("", text.strip()))
+    text = CERTAIN.sub("", UNSURE.sub("", ITEM.sub("", text.strip())))
     label = LABEL.match(text)
     if label and set(normalise(label[1]).split()) <= LABEL_WORDS | set(normalise(question).split()):
         text = text[label.end() :]
     return text.strip()
 
 
-def untitled(name: str) -> str:
-    """A name in normal form without a title in front; of a single word only a profession's goes.
+def untitled(name: str) -> tuple[str, str]:
+    """(title, the rest) of a name in normal form, the title "" where it has none.
 
     "King Lear" and "Prince of Persia" are whole names.
     """
     title, _, rest = name.partition(" ")
-    alone = rest and " " not in rest and not rest.isdigit()
+    one = " " not in rest
     if title not in TITLES or not rest or rest.startswith("of ") or rest.isdigit():
-        return name
-    return name if alone and title not in PROFESSIONS else rest
+        return "", name
+    return ("", name) if one and title not in PROFESSIONS else (title, rest)
+
+
+def same_person(one: str, other: str) -> bool:
+    """Whether a text and an answer in normal form differ in a title at most, not in two of them.
+
+    An answer of a title and one word is a whole name ("Mr. Bean").
+    """
+    title, name = untitled(one)
+    given, called = untitled(other)
+    if name != called:
+        return False
+    if given and not title:
+        return " " in called
+    return not title or not given or {title, given} <= PROFESSIONS or title == given
 
 
 def said_last(text: str) -> str:
@@ -104,19 +124,21 @@ def said_last(text: str) -> str:
 def same(text: str, answer: str) -> bool:
     """Whether two short texts say the same: equal normal forms, equal values, or joined words.
 
-    A title in front of a name, the order of names joined by "and", and ae for ä change nothing.
+    A title in front of a name, the order of full names joined by "and", and ae for ä change
+    nothing.
     """
     one, other = normalise(text), normalise(answer)
     if not one.isascii():
         one = COPULA.sub("", one)
-    if one == other or one == normalise(answer.translate(UMLAUTS)):
-        return True
-    if untitled(one) == untitled(other):
-        return True
-    if " and " in one and sorted(one.split(" and ")) == sorted(other.split(" and ")):
-        return True
     if not one or not other:
-        return False
+        return one == other
+    if one in (other, normalise(answer.translate(UMLAUTS))) or same_person(one, other):
+        return True
+    if normalise(text.translate(UMLAUTS)) == other:
+        return True
+    pair = other.split(" and ")
+    if all(" " in name for name in pair) and sorted(one.split(" and ")) == sorted(pair):
+        return True
     if has_value(answer) and value_form(text) == value_form(answer):
         return True
     joined = one.replace(" ", ""), other.replace(" ", "")
@@ -152,6 +174,8 @@ def is_short_name(text: str, answers: list[str], question: str) -> bool:
     words = form.split()
     for answer in answers:
         name = normalise(answer).split()
+        if "and" in name and sorted(form.split(" and ")) == sorted(" ".join(name).split(" and ")):
+            return True
         if not 2 <= len(name) <= 4 or not all(part.isalpha() for part in name):
             continue
         if len(words) == 1 and words[0] == name[-1] and len(name[-1]) > 3:
