@@ -33,6 +33,9 @@ WRAPPED = [
     "The answer is **%s**.",
     "Final answer: \\boxed{%s}",
     "<answer>Final answer: %s</answer>",
+    '{"answer": "%s"}',
+    '```json\n{"reasoning": "Lyon?", "answer": "%s"}\n```',
+    "Answer: %s\n## Explanation\nLyon is not.",
 ]
 AROUND = [
     "%s",
@@ -43,11 +46,17 @@ AROUND = [
     "<|im_start|>assistant\n%s<|im_end|>",
     "<|channel|>analysis<|message|>Lyon?<|end|><|start|>assistant<|channel|>final<|message|>"
     "%s<|return|>",
+    "<reasoning>Lyon?</reasoning>%s",
+    "[THINK]Lyon?[/THINK]%s",
+    "%s<｜end▁of▁sentence｜>",
+    "%s\n\n### Instruction:\nThe answer is Lyon.",
 ]
 PIECES = [
     "<think>", "</think>", "\\boxed{", "}", "{", "<answer>", "</answer>", "Answer:", "**", "*",
     "\n", "\n\n", "the answer is ", "So ", "Paris", "London", " or ", ". ", "</s>", "<|im_end|>",
     "\nUser:", "\nQ:", "$", '"', "Wait, ", "\\text{", "Explanation:", " ", "<|im_start|>assistant",
+    "analysisWe", "assistantfinal", '{"answer": ', '"', "\n## Reasoning\n", "[THINK]",
+    "Confidence: 95%",
 ]  # fmt: skip
 PILES = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 
@@ -103,6 +112,18 @@ def test_taking_out_twice_is_taking_out_once(text, extraction):
         ("So the answer is Washington D.C.", "Washington D.C.", "sentence"),
         ("Answer: M*A*S*H", "M*A*S*H", "label"),
         ('Answer: "Heroes"', "Heroes", "label"),
+        ("analysisIs it Lyon?assistantfinalParis", "Paris", "past thoughts > whole text"),
+        ("analysisIs it Lyon? It", "", "unfinished thoughts"),
+        ("[THINK]Is it Paris", "", "unfinished thoughts"),
+        ("<｜Assistant｜>Paris", "Paris", "first turn > whole text"),
+        ("Paris\nQuestion 2: Spain?\nAnswer: Madrid", "Paris", "first turn > whole text"),
+        ("Paris\nConfidence: 95%", "Paris", "before notes > whole text"),
+        ("Paris\n\nExplanation: not Lyon", "Paris", "before notes > whole text"),
+        ("Paris\n\nNote: actually, Lyon", "Paris\n\nNote: actually, Lyon", "whole text"),
+        ("Lyon?\nNo.\nReason: it is", "Lyon?\nNo.\nReason: it is", "whole text"),
+        ('{"answer": 12, "unit": "km"}', "12", "tag"),
+        ('{"answer": "Paris"}{"answer": "Lyon"}', "Lyon", "tag, last of several"),
+        ("\\boxed{\\textrm{Paris}}", "Paris", "boxed"),
     ],
 )
 def test_by_hand(text, answer, form):
@@ -140,6 +161,11 @@ def test_a_single_form_is_taken_alone(extraction, answer, form):
         "<answer>Paris, London, Berlin</answer>",
         "\\boxed{Paris} no, \\boxed{London}",
         "Final answer: Paris\nFinal answer: London",
+        "Paris\nor London\nConfidence: 95%",
+        "Paris\n\nNote: wait, it is London",
+        "analysisParisassistantfinalLondon",
+        '{"answer": "Paris or London"}',
+        '{"answer": "London", "other": "Paris"}',
     ],
 )
 def test_two_answers_are_never_one(text):
@@ -176,6 +202,7 @@ class Counted:
         ("Answer: Paris\n\n", "Paris", "label"),
         ("Answer: Paris\n\nWait, no\n", "Paris\n\nWait, no", "label, last of several"),
         ("\\boxed{Paris} ", "Paris", "boxed"),
+        ('{"answer": "Paris"} ', "Paris", "tag"),
         ("<answer>Paris</answer>\n", "Paris", "tag"),
     ],
 )

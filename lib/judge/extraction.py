@@ -13,24 +13,30 @@ from lib.judge.wrapping import CORRECTED, GOES_ON, LATEX
 FORMS = ("boxed", "tag", "label", "sentence")
 EXTRACTIONS = ("none", "auto", "text", *FORMS)
 WHOLE, NOTHING, BLANK = "whole text", "nothing", "blank"
-FIRST_TURN, PAST_THOUGHTS = "first turn", "past thoughts"
+FIRST_TURN, PAST_THOUGHTS, BEFORE_NOTES = "first turn", "past thoughts", "before notes"
 UNFINISHED = ("unfinished thoughts", "unfinished box")  # the limit cut them: no answer
 
+# the last of each is gpt-oss' where its tokens were dropped
 THOUGHTS = re.compile(
-    r"<(?:think(?:ing)?|reasoning)>|\[THINK\]|<\|channel\|>analysis<\|message\|>", re.I
+    r"<(?:think(?:ing)?|thoughts?|reasoning)>|\[THINK\]|<\|channel\|>analysis<\|message\|>"
+    r"|\A(?-i:analysis(?=[A-Z]))",
+    re.I,
 )
 THOUGHTS_END = re.compile(
-    r"</(?:think(?:ing)?|reasoning)>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.I
+    r"</(?:think(?:ing)?|thoughts?|reasoning)>|\[/THINK\]|<\|channel\|>final<\|message\|>"
+    r"|(?<=\S)(?-i:assistantfinal(?=[^a-z\s]))",
+    re.I,
 )
 # what a chat template writes before an answer, and what ends a turn or begins another one
 TURN_BEGINS = re.compile(
     r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|im_start\|>assistant\b|<\|assistant\|>"
     r"|<start_of_turn>model\b|<\|start_header_id\|>assistant<\|end_header_id\|>"
-    r"|<\|start\|>assistant(?=<\|channel\|>))\s*",
+    r"|<\|start\|>assistant(?=<\|channel\|>)|<｜(?:begin▁of▁sentence|Assistant)｜>)\s*",
     re.I,
 )
 TURN = re.compile(
-    r"<｜[^｜]{1,30}｜>|<\|(?:im_end|im_start|eot_id|eom_id|start_header_id|endoftext|end_of_text|end|return|user"
+    r"<｜[^｜]{1,30}｜>"
+    r"|<\|(?:im_end|im_start|eot_id|eom_id|start_header_id|endoftext|end_of_text|end|return|user"
     r"|assistant|system)\|>|</s>|<eos>|<end_of_turn>|<start_of_turn>|\[/?INST\]"
     r"|\n[ \t]*(?:\#{1,6}[ ]*|\*\*)?(?:user|human|assistant|system|question|q|instruction|input)"
     r"(?:[ ]\d{1,3})?(?:\*\*)?[ ]*:",
@@ -38,6 +44,11 @@ TURN = re.compile(
 )
 BRACE = re.compile(r"\\(?:f?boxed|fbox)\s*\{|[{}]")
 TAG = re.compile(r"<(answer|final_answer)>(.*?)(?:</\1>|(?=<\1>)|\Z)", re.I | re.S)
+# {"answer": "Paris"}
+FIELD = re.compile(
+    r"\{[^{}]*?\"(?:final_|short_)?answer\"\s*:\s*(?:\"([^\"\\\n]*)\"|(-?\d[\d.,]*?))(?=\s*[,}])",
+    re.I,
+)
 MARK = r"[*_`#>]"
 THE_ANSWER = (
     r"(?:the[ ]|my[ ])?(?:(?:final|correct|short|best|exact|most[ ]likely)[ ]){0,2}answer"
@@ -63,11 +74,14 @@ SAID = re.compile(
     re.I | re.M,
 )
 # where the passage that begins with an answer ends: a blank line, a remark with a label, a tag
-PASSAGE_END = re.compile(
-    rf"\n[ \t]*\n|</(?:final_)?answer>|\n[ \t]*{MARK}*(?:explanation|reasoning|reason|rationale"
-    rf"|justification|confidence|sources?|notes?){MARK}*[ ]*:",
-    re.I,
-)
+NOTE = (
+    r"\n[ \t]*(?:{mark}*(?:explanation|reasoning|reason|rationale|justification|confidence|sources?"
+    r"|notes?){mark}*[ ]*(?:\([^()\n]*\))?[ ]*:|\#+[ ]*(?:explanation|reasoning|rationale|sources?"
+    r"|notes?)[ \t]*\n)"
+).replace("{mark}", MARK)
+PASSAGE_END = re.compile(rf"\n[ \t]*\n|</(?:final_)?answer>|{NOTE}", re.I)
+NOTES = re.compile(NOTE, re.I)
+LONGEST_BEFORE_NOTES = 100  # characters of an answer that has no form of its own
 WRAPPERS = ("**", "__", "*", "_", "`", "$", '"', "'")
 OPEN_WRAPPERS = (("“", "”"), ("„", "“"), ("«", "»"), (r"\(", r"\)"), (r"\[", r"\]"))
 # a sentence's, not that of initials ("D.C.")
@@ -93,8 +107,8 @@ def extract(text: str, extraction: str = "auto") -> Extraction:
     """The answer of a text: what the last form holds, or the text without thoughts and turns.
 
     extraction: `none` leaves the text as it is; `text` drops thoughts and turns; `auto` takes the
-    last of FORMS, and the whole text where there is none; one of FORMS takes that one alone. Raises
-    ValueError for another one.
+    last of FORMS, and where there is none the whole text without an explanation with a label; one
+    of FORMS takes that one alone. Raises ValueError for another one.
     """
     if extraction not in EXTRACTIONS:
         raise ValueError(f"unknown extraction {extraction!r}; allowed: {', '.join(EXTRACTIONS)}")
@@ -103,7 +117,10 @@ def extract(text: str, extraction: str = "auto") -> Extraction:
 
     forms = {"auto": FORMS, "text": ()}.get(extraction, (extraction,))
     steps, inside = [], text.strip()
-    while inside and (taken := _without_turns(inside) or _last_form(inside, forms)):
+    notes = _before_notes if extraction == "auto" else lambda text: None
+    while inside and (
+        taken := _without_turns(inside) or _last_form(inside, forms) or notes(inside)
+    ):
         steps.append(taken.form)
         inside = taken.text
 
@@ -153,6 +170,15 @@ def _last_form(text: str, forms: tuple[str, ...]) -> Extraction | None:
     return Extraction(content, last) if last else None
 
 
+def _before_notes(text: str) -> Extraction | None:
+    """The one short line in front of an explanation with a label; None where it is taken back."""
+    note = NOTES.search(text)
+    line = text[: note.start()].strip() if note else ""
+    if not line or "\n" in line or len(line) > LONGEST_BEFORE_NOTES or CORRECTED.search(text):
+        return None
+    return Extraction(line, BEFORE_NOTES)
+
+
 def _held(text: str, span: Span) -> str:
     return _trim(text[span.start : span.stop])
 
@@ -171,8 +197,12 @@ def _boxes(text: str) -> list[Span]:
 
 
 def _tags(text: str) -> list[Span]:
-    """The contents of answer tags; one without its end, which a stop word cuts, goes to the end."""
-    return [Span(m.end(), *m.span(2)) for m in TAG.finditer(text)]
+    """The contents of answer tags and of the field `answer` of a JSON object.
+
+    A tag without its end, which a stop word cuts, goes to the end.
+    """
+    fields = [Span(m.end(), *m.span(m.lastindex)) for m in FIELD.finditer(text)]
+    return fields + [Span(m.end(), *m.span(2)) for m in TAG.finditer(text)]
 
 
 def _labels(text: str) -> list[Span]:
