@@ -76,7 +76,7 @@ SAID = re.compile(
 # where the passage that begins with an answer ends: a blank line, a remark with a label, a tag
 NOTE = (
     r"\n[ \t]*(?:{mark}*(?:explanation|reasoning|reason|rationale|justification|confidence|sources?"
-    r"|notes?){mark}*[ ]*(?:\([^()\n]*\))?[ ]*:|\#+[ ]*(?:explanation|reasoning|rationale|sources?"
+    r"|notes?){mark}*[ ]*(?:\([^()\n]*\)[ ]*)?:|\#+[ ]*(?:explanation|reasoning|rationale|sources?"
     r"|notes?)[ \t]*\n)"
 ).replace("{mark}", MARK)
 PASSAGE_END = re.compile(rf"\n[ \t]*\n|</(?:final_)?answer>|{NOTE}", re.I)

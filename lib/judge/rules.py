@@ -35,7 +35,7 @@ FORGED = re.compile(r"\W*[01]\.0\W*")  # a bare verdict of the model judge
 # a mark that makes another number of the one that it touches: a bound, a root, a power
 BOUND = re.compile(
     r"(?:[<>≤≥≦≧≠≮≯≰≱≪≫±√∛∜¬−]|[!/]=|\+/-)\s?=?\s?(\d[\d.,]*)"
-    r"|(\d[\d.,]*)\s?(?:\+(?!\s?\d)|[<>≤≥^])"
+    r"|(?<![\d.,])(\d[\d.,]*)\s?(?:\+(?!\s?\d)|[<>≤≥^])"
 )
 SUPERSCRIPT = re.compile(r"(?<=\d)[⁻⁰¹²³⁴-⁹]+")
 MARKUP_TAG = re.compile(r"</?[a-z]\w*>", re.I)
@@ -118,7 +118,7 @@ def explain(
     text = clean(prediction)
     if not precheck(text, answers):
         return False, "forged or blank"
-    if _other_number(prediction, answers):
+    if _other_number(text, answers):
         return False, "another number"
     plain = normalise(text)
     is_gold = any(plain == normalise(answer) for answer in answers)
