@@ -149,13 +149,7 @@ def compare_files(
             row["p"] = paired_permutation(both["mean_first"], both["mean"], seed)
             row["visible"] = np.nan
         rows.append(row | {"test": "McNemar" if single else "permutation"})
-    return _corrected(pd.DataFrame(rows))
-
-
-def _corrected(table: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons with Holm's p-values over those that have one."""
-    tested = table["p"].notna()
-    return table.assign(holm=pd.Series(holm(table["p"][tested]), table.index[tested]))
+    return pd.DataFrame(rows).assign(holm=lambda table: holm(table["p"]))
 
 
 def graded_policies(run: Path) -> dict[str, Path]:
@@ -181,7 +175,7 @@ def compare_runs(first: Path, second: Path) -> pd.DataFrame:
         compare_files({"first": read_graded(one[name]), name: read_graded(two[name])})
         for name in shared
     ]
-    return _corrected(pd.concat(tables, ignore_index=True))
+    return pd.concat(tables, ignore_index=True).assign(holm=lambda table: holm(table["p"]))
 
 
 def difference(row, first: str) -> str:

@@ -124,6 +124,12 @@ def paired_interval(change, n_boot: int = 2000, seed: int = 0) -> tuple[float, f
     return bootstrap(change, n_boot=n_boot, seed=seed)
 
 
+def error_of_mean(values) -> tuple[float, float]:
+    """The variance of the mean of independent values, and its degrees of freedom: for `student`."""
+    values = np.asarray(values, float)
+    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else np.nan, len(values) - 1
+
+
 def student(value: float, parts: list[tuple[float, float]]) -> dict:
     """Student's interval of a mean with several sources of error: low, high, p (of a mean of 0).
 
@@ -179,12 +185,13 @@ def mcnemar(before, after) -> float:
 def holm(ps) -> np.ndarray:
     """Holm's adjusted p-values, in the order given.
 
-    They bound the chance of any false alarm among them.
+    They bound the chance of any false alarm among them. What was not tested, nan, is not counted
+    and stays nan.
     """
     ps = np.asarray(ps, float)
-    order = np.argsort(ps, kind="stable")
-    scaled = ps[order] * np.arange(len(ps), 0, -1)
-    adjusted = np.empty_like(ps)
+    order = np.argsort(ps, kind="stable")[: np.count_nonzero(~np.isnan(ps))]  # nan is last
+    scaled = ps[order] * np.arange(len(order), 0, -1)
+    adjusted = np.full_like(ps, np.nan)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
     return adjusted
 

@@ -269,8 +269,11 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
 def save_table(frame: pd.DataFrame, path: Path) -> Path:
     """Write a table for people, csv, jsonl or parquet by its extension, whole or not at all."""
     write = writer(path)
-    check_columns(frame, path)
-    return _write_whole(path, lambda temporary: write(frame, temporary))
+    try:
+        return _write_whole(path, lambda temporary: write(frame, temporary))
+    except (ValueError, TypeError, NotImplementedError, OverflowError):
+        check_columns(frame, path)  # names the column, where it is one
+        raise
 
 
 def _write_whole(path: Path, write) -> Path:

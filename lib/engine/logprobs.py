@@ -2,9 +2,7 @@
 
 import torch
 
-ROWS_AT_ONCE = (
-    64  # rows done at a time, so that all passes over a row meet it in the processor's cache
-)
+ROWS_AT_ONCE = 64  # so that all passes over a row meet it in the processor's cache
 
 
 def rounded(logits: torch.Tensor) -> bool:

@@ -129,11 +129,6 @@ def is_told_apart(masked: str, question: str) -> bool:
     return bool(found) and not holds(question, found[0])
 
 
-def is_beside(before: str) -> bool:
-    """Whether these words make what follows them a neighbour, a former or a denied answer."""
-    return bool(BESIDE.search(before))
-
-
 def _explains_another(before: str, question: str) -> bool:
     """Whether what stands before a bracket ends in another name than gold ("by Turin (Italy)")."""
     word = before.split()[-1] if before.split() else ""

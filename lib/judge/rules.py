@@ -129,6 +129,7 @@ def explain(
     return explain_statement(text, answers, question, rivals)
 
 
+@lru_cache(maxsize=1 << 16)
 def _with_powers(text: str) -> str:
     """10⁵ as 10^5, which NFKC would make 105."""
     return SUPERSCRIPT.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), str(text))

@@ -9,11 +9,11 @@ import re
 from functools import lru_cache
 
 from lib.judge.clauses import (
+    BESIDE,
     GOLD,
     LYING,
     OFFERING,
     head_clause,
-    is_beside,
     is_doubt,
     is_told_apart,
     lowered,
@@ -339,14 +339,14 @@ def _offered(piece: str, question: str, rivals: Candidates) -> list[str]:
     words, offered = normalise(piece).split(), []
     plain = FILLER | OFFERING | set(normalise(question).split())
     for start, end, name in rivals.mentions(piece):
-        before, after = words[:start], words[end:]
+        before, after = " ".join(words[:start]), words[end:]
         elsewhere = after[:1] in (["is"], ["was"]) and not set(after[1:3]) <= plain
-        lies = LYING.search(" ".join(before))
+        lies = LYING.search(before)
         names = set(" ".join(offered).split())
         elsewhere = (elsewhere and not lies) or "".join(after[:1]).startswith("border")
-        if is_beside(" ".join(before)) or before[-1:] == ["where"] or elsewhere:
+        if BESIDE.search(before) or words[:start][-1:] == ["where"] or elsewhere:
             continue
-        if lies or set(before) <= plain | names:
+        if lies or set(words[:start]) <= plain | names:
             offered.append(name)
     return offered
 

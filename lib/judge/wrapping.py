@@ -55,6 +55,7 @@ UMLAUTS = str.maketrans(
 PARTICLES = frozenset(
     {"van", "von", "de", "da", "del", "della", "di", "le", "la", "bin", "al", "ten"}
 )
+AND = " and "
 LATEX = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|emph|textrm|texttt)\s*\{([^{}]*)\}")
 COPULA = re.compile(r"(?:でした|です|である|だ|입니다|이다)$")
 # a bullet or the number of a list's only item, not a sign ("- 5") nor initials ("C. Monet")
@@ -114,6 +115,11 @@ def same_person(one: str, other: str) -> bool:
     return not title or not given or {title, given} <= PROFESSIONS or title == given
 
 
+def same_names(one: str, other: str) -> bool:
+    """Whether two texts in normal form join the same names by "and", in any order."""
+    return sorted(one.split(AND)) == sorted(other.split(AND))
+
+
 def said_last(text: str) -> str:
     """What stands after the last correction ("Actually …"); the text where there is none."""
     parts = CORRECTED.split(text)
@@ -136,8 +142,7 @@ def same(text: str, answer: str) -> bool:
         return True
     if normalise(text.translate(UMLAUTS)) == other:
         return True
-    pair = other.split(" and ")
-    if all(" " in name for name in pair) and sorted(one.split(" and ")) == sorted(pair):
+    if all(" " in name for name in other.split(AND)) and same_names(one, other):
         return True
     if has_value(answer) and value_form(text) == value_form(answer):
         return True
@@ -174,7 +179,7 @@ def is_short_name(text: str, answers: list[str], question: str) -> bool:
     words = form.split()
     for answer in answers:
         name = normalise(answer).split()
-        if "and" in name and sorted(form.split(" and ")) == sorted(" ".join(name).split(" and ")):
+        if "and" in name and same_names(form, " ".join(name)):
             return True
         if not 2 <= len(name) <= 4 or not all(part.isalpha() for part in name):
             continue

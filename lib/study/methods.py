@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib.metrics import gain, holm, pair, paired_interval, student
+from lib.metrics import error_of_mean, gain, holm, pair, paired_interval, student
 
 
 def compare_methods(
@@ -67,9 +67,8 @@ def gain_over_seeds(before: list[pd.DataFrame], after: list[pd.DataFrame]) -> di
     old, new = old.loc[shared].to_numpy(), new.loc[shared].to_numpy()  # (questions, seeds)
 
     change, n = new.mean(1) - old.mean(1), len(shared)
-    parts = [(change.var(ddof=1) / n, n - 1)]  # variance of a mean, degrees of freedom
     sides = [side.mean(0) for side in (old, new) if side.shape[1] > 1]
-    parts += [(seeds.var(ddof=1) / len(seeds), len(seeds) - 1) for seeds in sides]
+    parts = [error_of_mean(change), *map(error_of_mean, sides)]
     value, each = float(change.mean()), (new.mean(0) - old.mean()).tolist()
     found = student(value, parts)
     if not change.any():

@@ -6,7 +6,16 @@ from scipy.stats import spearmanr
 
 from lib.engine.models import Policy
 from lib.engine.sampling import score
-from lib.metrics import gain, holm, pair, student, wilson
+from lib.metrics import (
+    error_of_mean,
+    gain,
+    holm,
+    pair,
+    paired_interval,
+    share_interval,
+    student,
+    wilson,
+)
 from lib.study.sharpening import believed
 
 FACT_MEASURES = ("greedy", "samples", "pass_at_n", "contrast")
@@ -47,11 +56,9 @@ def over_seeds(values: pd.Series, seeds: pd.Series, share: bool = False) -> dict
     groups = [part.to_numpy(float) for _, part in values.groupby(seeds, sort=False)]
     means, n = np.array([facts.mean() for facts in groups]), len(values)
     counts = {"value": float(means.mean()), "n": n, "seeds": len(groups)}
-    if not values.any():  # no width would say that no other fact could differ
-        high = wilson(0, n)[1]
-        return counts | {"low": 0.0 if share else -high, "high": high, "p": 1.0}
-    if share and (values == 1).all():
-        return counts | dict(zip(("low", "high"), wilson(n, n), strict=True)) | {"p": np.nan}
+    if not values.any() or (share and (values == 1).all()):
+        low, high = (share_interval if share else paired_interval)(values)
+        return counts | {"low": low, "high": high, "p": np.nan if values.any() else 1.0}
     found = student(means.mean(), [_within(groups), *_between(means)])
     if share:
         found |= {"low": max(found["low"], 0.0), "high": min(found["high"], 1.0)}
@@ -60,13 +67,13 @@ def over_seeds(values: pd.Series, seeds: pd.Series, share: bool = False) -> dict
 
 def _within(groups: list[np.ndarray]) -> tuple[float, float]:
     """What the facts give to the variance of the seeds' mean, and its degrees of freedom."""
-    variances = [f.var(ddof=1) / len(f) if len(f) > 1 else np.nan for f in groups]
-    return sum(variances) / len(groups) ** 2, sum(len(facts) - 1 for facts in groups)
+    variances, freedoms = zip(*map(error_of_mean, groups), strict=True)
+    return sum(variances) / len(groups) ** 2, sum(freedoms)
 
 
 def _between(means: np.ndarray) -> list[tuple[float, float]]:
     """The same of the seeds; nothing where there is one."""
-    return [(means.var(ddof=1) / len(means), len(means) - 1)] if len(means) > 1 else []
+    return [error_of_mean(means)] if len(means) > 1 else []
 
 
 def by_exposure(facts: pd.DataFrame) -> pd.DataFrame:
@@ -97,12 +104,8 @@ def exposure_trend(facts: pd.DataFrame, measure: str, n_boot: int = 2000, seed: 
     facts, which is a bootstrap's within each seed. NaN where a side of a seed never changes.
     """
     change = facts[f"{measure}_after"] - facts[f"{measure}_before"]
-    tables = [
-        part.to_numpy(float)
-        for _, part in pd.DataFrame({"shown": facts["exposures"], "change": change}).groupby(
-            facts["seed"]
-        )
-    ]
+    both = pd.DataFrame({"shown": facts["exposures"], "change": change})
+    tables = [part.to_numpy(float) for _, part in both.groupby(facts["seed"])]
     found, rng = np.array([_correlation(table) for table in tables]), np.random.default_rng(seed)
     counts = {"n": len(facts)}
     if np.isnan(found).any():

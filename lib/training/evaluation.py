@@ -23,10 +23,10 @@ from lib.judge.grading import make_reward
 from lib.metrics import wilson
 from lib.processes import release_memory
 from lib.prompts import direct, render
-from lib.tables import load_json, write_text
+from lib.tables import write_text
 from lib.training.apart import read_lines
 from lib.training.watch import Watch
-from lib.training.weights import copy_weights, save_weights, whole_model
+from lib.training.weights import copy_weights, save_weights, saved_step, whole_model
 
 CURVES = {  # column of the log: TRL's name
     "reward": "reward",
@@ -95,7 +95,7 @@ class Evaluation(Watch):
         must be no weights.
         """
         best, kept = self.folder / "best", self.folder / "work" / "best"
-        if not (best / "facts.json").exists() or load_json(best / "facts.json")["step"] <= step:
+        if (saved_step(best) or 0) <= step:
             return
         shutil.rmtree(best)
         if kept.exists():

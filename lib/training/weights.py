@@ -39,6 +39,12 @@ def save_weights(trainer, folder: Path, facts: dict | None = None) -> None:
     os.rename(temporary, folder)
 
 
+def saved_step(folder: Path) -> int | None:
+    """The step whose weights a folder of `save_weights` holds; None where there are none."""
+    facts = folder / "facts.json"
+    return load_json(facts).get("step") if facts.exists() else None
+
+
 def link(source: str, target: str) -> None:
     """The same file under a second name, or a copy where the disk has no such names."""
     try:
@@ -60,7 +66,7 @@ def publish(trainer, watch, budget: dict) -> None:
     ones, both folders share their files.
     """
     best, last, step = watch.folder / "best", watch.folder / "last", trainer.state.global_step
-    shared = (best / "facts.json").exists() and load_json(best / "facts.json")["step"] == step
+    shared = saved_step(best) == step
     if not shared:
         save_weights(trainer, last, {"step": step})
     if trainer.is_world_process_zero():
