@@ -10,6 +10,7 @@ LETTERS = str.maketrans({
     "æ": "ae", "œ": "oe", "þ": "th", "ƒ": "f", "ʼ": "'", "ʻ": "'", "ʿ": "'", "ʾ": "'",
 })  # fmt: skip
 DASHES = re.compile(r"[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
+MINUS = re.compile(r"(?<![\w.)])-((?:us)?[£€$¥])(?=\d)")  # before the sign of a currency
 QUOTATION = re.compile(r"['\"’‘‚‛“”„«»‹›`´′″]")
 THOUSANDS = re.compile(
     r"(?<![\d.,/])\d{1,3}(?:(?:,\d{3})+|(?:['’]\d{3})+|(?:[ \u00a0\u202f\u2009]\d{3})+)(?![\d,]|"
@@ -73,7 +74,7 @@ def _folds(letter: str) -> bool:
 def _fold_marks(text: str) -> str:
     """Words and numbers without punctuation, but for the marks that make another word or number."""
     text = DASHES.sub("-", text).replace("⁄", "/").replace("&", " and ").replace("%", " percent ")
-    text = QUOTATION.sub("", text)
+    text = MINUS.sub(r"\1-", QUOTATION.sub("", text))
     text = re.sub(
         r"(?<=[^\W\d_])([+#]+)(?![\w])",
         lambda m: m[1].replace("+", "\ue000").replace("#", "\ue001"),

@@ -33,6 +33,7 @@ SAME = [
     ("20 °C", "20 degrees Celsius"),
     ("30 km/h", "30 kilometers an hour"),
     ("$3 million", "3,000,000 dollars"),
+    ("-$3 million", "$-3,000,000"),
     ("44 BC", "44 B.C.E."),
 ]
 OTHER = [
@@ -50,6 +51,9 @@ OTHER = [
     ("30 km/h", "30 mph"),
     ("$3 million", "$3"),
     ("$3 million", "€3 million"),
+    ("$3 million", "-$3 million"),
+    ("$5", "-US$5"),
+    ("-£5m", "£5m"),
     ("twenty-first", "first"),
     ("44 BC", "44 CE"),
     ("seven eight", "15"),

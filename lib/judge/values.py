@@ -84,7 +84,8 @@ SYNONYMS = {
     r"°\s?c\b|\bdegrees? c(?:elsius|entigrade)?\b": "celsius",
     r"°\s?f\b|\bdegrees? f(?:ahrenheit)?\b": "fahrenheit",
     r"\$?\s?(\d[\d.]*) (million|billion|trillion) (?:u\.?s\.? )?dollars\b": r"$\1 \2",
-    r"([£€$¥])\s?(\d[\d.]*) (million|billion|trillion)\b": lambda m: (
+    r"(?<![\w.])[-−](?:us)?([£€$¥])\s?(?=\d)": r"\1-",  # minus before the sign
+    r"([£€$¥])\s?(-?\d[\d.]*) (million|billion|trillion)\b": lambda m: (
         f"{m[1]}{float(m[2].rstrip('.')) * SCALES[m[3]]:.0f}"
     ),
 }
@@ -117,7 +118,7 @@ UNIT_NAMES = {
 UNIT = {name: unit for unit, names in UNIT_NAMES.items() for name in names.split()}
 CURRENCY = {"£": "gbp", "€": "eur", "$": "usd", "¥": "jpy"}
 AMOUNT = re.compile(
-    r"(?:us)?([£€$¥])\s?(\d[\d.]*)|(\d[\d.]*)\s?([£€$¥])|\b(gbp|eur|usd) (\d[\d.]*)"
+    r"(?:us)?([£€$¥])\s?(-?\d[\d.]*)|(\d[\d.]*)\s?([£€$¥])|\b(gbp|eur|usd) (\d[\d.]*)"
 )
 
 
