@@ -62,10 +62,11 @@ def test_kl_is_of_the_drawn_answer(watch, tokenizer):
     watch.trainer = SimpleNamespace(
         model=policy.model, accelerator=accelerator, processing_class=tokenizer
     )
-    watch.reference = policy
+    watch.reference = lambda: policy
     assert watch.measure()["kl"] == pytest.approx(0, abs=1e-5)
 
-    watch.reference = tiny_policy(tokenizer, spread=0.2, seed=1)
+    other = tiny_policy(tokenizer, spread=0.2, seed=1)
+    watch.reference = lambda: other
     row = watch.measure()
     assert row["kl"] > 0
     assert row["n"] == 6

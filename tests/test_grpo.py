@@ -55,6 +55,22 @@ def test_the_profile_s_switches_reach_the_trainer(policy, profile, tmp_path):
     assert trainer.rollout_rows == profile.sampling.rows
 
 
+@torch.no_grad()
+def test_the_first_policy_is_there_again_after_the_training_has_changed_it(
+    policy, profile, tokenizer, tmp_path
+):
+    policy.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    of_a_folder = load_policy(profile, tmp_path)
+    for given in (policy, of_a_folder):
+        before = {name: weight.clone() for name, weight in given.model.state_dict().items()}
+        again = grpo.again(profile, given)
+        for weight in given.model.parameters():
+            weight.add_(1.0)
+        found = again().model.state_dict()
+        assert all(torch.equal(weight, before[name]) for name, weight in found.items())
+
+
 def test_trls_defaults_that_would_change_the_algorithm_are_closed(profile, tmp_path):
     config = grpo.arguments(profile, 7, tmp_path, seed=5)
     expected = {

@@ -45,8 +45,8 @@ class Evaluation(Watch):
     """Greedy validation accuracy and KL every few steps, the log, the best weights, early stopping.
 
     Every process evaluates, since all of them gather sharded weights together; the first one
-    writes. `trainer` and `reference` (the first policy; without one there is no KL, and the first
-    policy is not measured) are set when the trainer is built.
+    writes. `trainer` and `reference` (it gives the first policy; without one there is no KL, and
+    that policy is not measured) are set when the trainer is built.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Evaluation(Watch):
         pairs = [(prompts[i], record["ids"][0]) for i, record in enumerate(sampled)]
         now = [record["logprob"][0] for record in sampled]
         with adapters_off(self.trainer.accelerator.unwrap_model(self.trainer.model)):
-            first = answer_logprobs(self.reference, pairs)
+            first = answer_logprobs(self.reference(), pairs)
         return float(np.mean(now) - np.mean(first))
 
     def accuracies(self, first: int, step: int) -> list[float]:

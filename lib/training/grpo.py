@@ -26,6 +26,7 @@ import copy
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -85,7 +86,8 @@ def train_grpo(
     folder.mkdir(parents=True, exist_ok=True)
 
     measured = len(validation) > 0 and not trial
-    policy, first = start(profile, policy, measured)
+    first = again(profile, policy) if measured else None
+    policy = start(profile, policy)
     questions = ordered(train, steps, profile.grpo.questions_per_step, seed, prompt)
     watch = Evaluation(folder, profile, validation, tuple(keep_steps))
     watch.prompt = prompt
@@ -102,7 +104,8 @@ def train_grpo(
     check_prompt(trainer, policy, questions[0])
     watch.trainer = trainer
     if measured:
-        watch.reference = reference(trainer, policy) or first or load_policy(profile)
+        held = reference(trainer, policy)
+        watch.reference = (lambda: held) if held else first
 
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / "work"))
     publish(trainer, watch, rollout_budget(trainer, watch, len(train)))
@@ -126,22 +129,27 @@ def stored_answers(samples: pd.DataFrame, train: pd.DataFrame, policy: Policy) -
     return stored
 
 
-def start(
-    profile: Profile, policy: Policy | None, copied: bool = True
-) -> tuple[Policy, Policy | None]:
-    """The policy to train, in float32, and if `copied` a copy of a given one before training.
+def again(profile: Profile, policy: Policy | None) -> Callable[[], Policy]:
+    """What loads the policy before training whenever it is called, so that nobody holds it.
 
-    Under adapters the weights stay as they are: the policy before training is the one without.
+    A given policy that lies in no folder is copied.
     """
-    first = None
-    if policy and copied and not profile.lora:
-        first = replace(policy, model=copy.deepcopy(policy.model).eval())
+    place = policy.model.name_or_path if policy else None
+    if policy is None or Path(place or "?").is_dir():
+        return partial(load_policy, profile, place)
+    if profile.lora:  # the policy before training is the one without its adapters
+        return lambda: policy
+    first = replace(policy, model=copy.deepcopy(policy.model).eval())
+    return lambda: first
 
+
+def start(profile: Profile, policy: Policy | None) -> Policy:
+    """The policy to train, in float32; under adapters its weights stay as they are."""
     policy = policy or load_policy(profile)
     if not profile.lora:
         policy.model.float()  # bf16 weights would round updates of this size away
     policy.model.train()
-    return policy, first
+    return policy
 
 
 def ordered(
