@@ -3,7 +3,8 @@
 import json
 
 from lib.config import load_profile
-from lib.study.plan import SIGNAL, kept_weights, main, planned_sizes, took, work
+from lib.study.memory import Shape
+from lib.study.plan import SIGNAL, kept_weights, main, planned_sizes, remarks, took, work
 
 
 def test_counts_are_those_of_the_profile():
@@ -63,6 +64,16 @@ def test_sizes_are_planned_without_reading_the_questions():
     assert planned_sizes(load_profile("paper", dataset="popqa"))["test"] == round(0.2 * 14267)
     small = planned_sizes(load_profile("paper", dataset="simpleqa"))  # less than 10,000 to train on
     assert sum(small.values()) == 4326 and small["test"] == round(0.2 * 4326)
+
+
+def test_adapters_take_little_disk():
+    profile = load_profile("lora")
+    shape = Shape(28, 1536, 8960, 12, 2, 128, 151_936, 1_500_000_000)
+    table = work(profile, planned_sizes(profile))
+    assert "04_grpo" in table.set_index("what").at["10 steps", "stage"]  # the profile has no search
+    assert remarks(profile, table, shape) == ["disk: some 2 GB of weights and checkpoints"]
+    whole = profile.model_copy(update={"lora": None})
+    assert remarks(whole, table, shape) == ["disk: some 140 GB of weights and checkpoints"]
 
 
 def test_what_does_not_fit_here_is_planned_all_the_same(monkeypatch, capsys):

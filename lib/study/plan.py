@@ -19,7 +19,7 @@ from lib.prompts import direct, render
 from lib.questions.sources import HUB
 from lib.questions.splits import SPLITS, load_questions, one_set
 from lib.runs import run_folder
-from lib.study.memory import check_memory, memory_need, read_shape
+from lib.study.memory import Shape, adapter_parameters, check_memory, memory_need, read_shape
 from lib.tables import load_json
 from lib.training.apart import METHODS, training_steps
 
@@ -143,8 +143,9 @@ def _grpo(profile: Profile, sizes: dict[str, int]) -> list[dict]:
     """The work of the GRPO run and its controls: their steps and evaluations."""
     steps, evaluations = _search(profile, sizes["train"])
     answers = (1 + evaluations) * sizes["validation"] + sizes["test"]
+    what = f"{steps} steps with the search" if profile.search else f"{steps} steps"
     rows = [
-        _stage_row("04_grpo", f"{steps} steps with the search", **_training(profile, steps)),
+        _stage_row("04_grpo", what, **_training(profile, steps)),
         _stage_row("04_grpo", f"{evaluations + 1} evaluations", samples=answers),
     ]
     if profile.controls:
@@ -285,10 +286,12 @@ def kept_weights(profile: Profile) -> int:
     return kept + max(subsets, arms, sources, seeds)
 
 
-def remarks(profile: Profile, table: pd.DataFrame, parameters: int) -> list[str]:
+def remarks(profile: Profile, table: pd.DataFrame, shape: Shape) -> list[str]:
     """What is not a row: disk and the judge's calls."""
-    size = 2 if profile.dtype == "bfloat16" else 4
-    disk = parameters * (size * kept_weights(profile) + 12) / GIB  # and a checkpoint with Adam's
+    adapters = profile.lora and adapter_parameters(profile.lora.rank, shape)  # all that is saved
+    size = 2 if profile.dtype == "bfloat16" and not adapters else 4
+    copies = size * kept_weights(profile) + 12  # and a checkpoint with Adam's moments
+    disk = (adapters or shape.parameters) * copies / GIB
     said = [f"disk: some {disk:,.0f} GB of weights and checkpoints"]
     if profile.judge.kind == "llm":
         calls = int(table["samples"].sum())
@@ -337,7 +340,7 @@ def main() -> None:
 
     shown = table[[column for column in COLUMNS if column in table]]
     print(shown.to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
-    print("\n".join(remarks(profile, table, shape.parameters)))
+    print("\n".join(remarks(profile, table, shape)))
     if not measure:
         print("minutes: `make plan MEASURE=1` measures this machine for some seconds")
         return
