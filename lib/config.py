@@ -113,7 +113,7 @@ class Sampling(Section):
 
     max_new_tokens: Count  # of every answer that is compared
     rollout_tokens: Count  # of the answers that are learnt from
-    max_cut: Fraction = Field(0.02, exclude=True)  # share of cut answers; more stops 03 and 04
+    max_cut: Fraction = Field(0.02, exclude=True)  # of base's answers; more stops 03 and 04
     questions: Count | None = None  # test questions that are sampled, drawn at random; None: all
     control_questions: Count | None = None  # of the test questions, for prompts, controls, subsets
     train_samples: Count
