@@ -85,8 +85,8 @@ class Judge(Section):
     kind: Literal["exact", "alias", "llm"]
     model: str | None = None
     base_url: str | None = None
-    concurrency: Count = 64
-    max_failed: Fraction = 0.05
+    concurrency: Count = Field(64, exclude=True)
+    max_failed: Fraction = Field(0.05, exclude=True)  # of the calls; more stops the run
     max_disputed: Fraction = Field(0.2, exclude=True)  # of positive verdicts; more raises the alarm
     max_calls: Count | None = Field(None, exclude=True)  # of one notebook, training or command
     max_tokens: Count | None = Field(None, exclude=True)  # the same
@@ -138,7 +138,8 @@ class Training(Section):
 
     learning_rate: Positive
     questions_per_step: Count
-    micro_batch: Count
+    # answers at once, at most: memory only. What divides the step is taken, with groups whole
+    micro_batch: Count = Field(exclude=True)
     # layers are run again for the backward pass: a third more time, a fraction of the memory
     gradient_checkpointing: bool = Field(False, exclude=True)
 
@@ -165,10 +166,6 @@ class Grpo(Training):
     def one_length(self):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of `steps` and `epochs`")
-        if self.micro_batch % self.num_generations:
-            raise ValueError("`micro_batch` counts completions: a multiple of `num_generations`")
-        if (self.questions_per_step * self.num_generations) % self.micro_batch:
-            raise ValueError("`micro_batch` must divide questions_per_step * num_generations")
         if self.skip_zero_variance and self.beta > 0:
             raise ValueError("`skip_zero_variance` is exact only at `beta: 0`")
         return self

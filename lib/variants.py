@@ -12,6 +12,8 @@ from pathlib import Path
 import yaml
 
 SETTING = r"[a-z_]+(\.[A-Za-z0-9_-]+)*=[A-Za-z0-9._-]+"  # it becomes a part of a folder's name
+# earlier runs recorded them; they decide on memory and patience, on no number
+NO_SETTINGS = {"micro_batch", "concurrency", "max_failed"}
 
 
 def read_profile(path: Path) -> dict:
@@ -146,7 +148,7 @@ def variant_name(run: str) -> str:
 def differing(old: dict, new: dict, path: str = "") -> list[str]:
     """The settings that differ, as `section.key: old -> new`, by their order in the alphabet."""
     found = []
-    for key in sorted(set(old) | set(new)):
+    for key in sorted((set(old) | set(new)) - NO_SETTINGS):
         one, other, here = old.get(key), new.get(key), f"{path}{key}"
         if isinstance(one, dict) and isinstance(other, dict):
             found += differing(one, other, f"{here}.")

@@ -50,6 +50,9 @@ def test_the_launcher_is_honoured_and_failure_is_told(tmp_path, capsys):
     (tmp_path / "rft").mkdir()
     (tmp_path / "rft" / "budget.json").write_text('{"steps": 2}')
     # nothing is started where all is finished
+    left = tmp_path / "rft" / "work" / "checkpoint-2"  # a kill came before it was dropped
+    left.mkdir(parents=True)
     assert train_apart(rft, "tiny", launch="false") == [{"steps": 2}]
+    assert not left.parent.exists()
     with pytest.raises(RuntimeError, match="code 1"):
         train_apart(rft | sft, "tiny", launch="false")

@@ -185,7 +185,3 @@ def test_nothing_to_learn_from_is_said_and_impossible_settings_are_refused(
     folder = tuning.tune("rft", profile, questions, tmp_path / "rft", 0, *known, 8, policy)
     assert json.loads((folder / "budget.json").read_text())["steps"] == 0
     assert not (folder / "last").exists()
-
-    sizes = Tuning(learning_rate=0.1, questions_per_step=3, micro_batch=2)
-    with pytest.raises(ValueError, match="not a multiple of 2"):
-        tuning.settings(profile, sizes, tmp_path, 0, 1)

@@ -128,8 +128,6 @@ def test_unknown_keys_list_the_allowed_ones(written, changes, message):
         ({"judge__kind": "llm"}, "a judge of kind `llm` needs `model`"),
         ({"grpo__epochs": 1.0}, "exactly one of `steps` and `epochs`"),
         ({"grpo__steps": None}, "exactly one of `steps` and `epochs`"),
-        ({"grpo__micro_batch": 7}, "a multiple of `num_generations`"),
-        ({"grpo__micro_batch": 50}, "must divide questions_per_step"),
         ({"grpo__beta": 0.1}, "exact only at `beta: 0`"),
         ({"models": {"a/b": "wheel"}}, "a name becomes a folder"),
         ({"files": {"nq": "q.csv"}}, "the name of a known data set"),

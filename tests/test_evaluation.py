@@ -56,6 +56,25 @@ def test_weights_of_a_course_that_was_left_are_not_the_best(watch):
     assert not best.exists()
 
 
+def test_a_kill_while_the_best_weights_are_replaced_leaves_those_of_the_checkpoint(watch):
+    best, state = watch.folder / "best", SimpleNamespace(is_world_process_zero=True, global_step=3)
+    best.mkdir()
+    (best / "facts.json").write_text(json.dumps({"step": 2}))
+    watch.on_save(None, state, None)
+    shutil.rmtree(best)
+    watch.go_back(1)  # its checkpoint is gone too
+    assert not best.exists()
+    watch.go_back(3)
+    assert json.loads((best / "facts.json").read_text())["step"] == 2
+
+
+def test_the_clock_goes_on_after_a_restart(watch):
+    watch.started -= 100
+    watch.on_save(None, SimpleNamespace(is_world_process_zero=True, global_step=3), None)
+    again = Evaluation(watch.folder, watch.profile, QUESTIONS, ())
+    assert 100 <= again.seconds() < 160
+
+
 def test_kl_is_of_the_drawn_answer(watch, tokenizer):
     policy = tiny_policy(tokenizer, spread=0.2)
     accelerator = SimpleNamespace(unwrap_model=lambda model: model, is_main_process=True)

@@ -40,7 +40,7 @@ def test_settings_are_replaced_by_path_and_checked_again():
         changed(profile, {"grpo.beta": 0.1})
 
 
-@pytest.mark.parametrize("settings", [{"grpo.bta": 1}, {"grpo.num_generations": 3}])
+@pytest.mark.parametrize("settings", [{"grpo.bta": 1}, {"grpo.num_generations": 1}])
 def test_an_arm_that_cannot_be_is_refused_with_the_profile(settings):
     values = dict(load_profile("smoke"))
     values["ablations"] = {"steps": 1, "arms": {"odd": {"set": settings}}}

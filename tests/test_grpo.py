@@ -18,6 +18,7 @@ from lib.tables import DamagedFile
 from lib.text import holds
 from lib.training import grpo, trainer
 from lib.training.apart import drop_weights, finished, read_log, read_rollouts
+from lib.training.arguments import fitting
 from tests.tiny import (
     ANSWERS,
     GROUP,
@@ -98,11 +99,18 @@ def test_trls_defaults_that_would_change_the_algorithm_are_closed(profile, tmp_p
     assert not config.logging_nan_inf_filter
 
 
-def test_batches_that_do_not_divide_are_refused(profile, tmp_path, monkeypatch):
+def test_a_micro_batch_is_what_divides_a_step_within_the_limit(monkeypatch):
+    cases = {(80, 320, 5): 80, (40, 40, 5): 40, (20, 30, 5): 15, (20, 35, 5): 5, (5, 32, 8): 8}
+    assert {case: fitting(*case) for case in cases} == cases
+    assert fitting(16, 24) == 12
+
     monkeypatch.setenv("WORLD_SIZE", "4")
-    message = "16 completions do not divide into micro_batch = 8 on each of 4 processes"
-    with pytest.raises(ValueError, match=message):
-        grpo.arguments(profile, 1, tmp_path, 0)
+    assert fitting(8, 16, 4) == 4  # of four groups each process has one
+    assert fitting(16, 128) == 16
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    assert fitting(16, 128) == 8
+    with pytest.raises(ValueError, match="= 4 does not divide among 16 processes"):
+        fitting(8, 16, 4)
 
 
 @pytest.fixture

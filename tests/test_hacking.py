@@ -6,7 +6,6 @@ import pytest
 from lib.config import Judge, load_profile
 from lib.engine.models import make_policy
 from lib.study import hacked, hacking
-from lib.study.hacking import fitting_groups
 from tests.loopback import loopback
 from tests.tiny import tiny_policy, word_tokenizer
 
@@ -94,11 +93,3 @@ def test_an_arm_earns_what_its_judge_believes(outputs, profile, monkeypatch):
     guarded = arms["guarded"]
     assert (guarded["reward"].astype(bool) <= guarded["true"]).all()
     assert hacked.validation_accuracy({arm: outputs / arm for arm in arms})["n"].eq(2).all()
-
-
-def test_groups_that_go_together_divide_the_step_within_the_limit():
-    assert fitting_groups(64, 5, 80) == 16
-    assert fitting_groups(8, 5, 40) == 8
-    assert fitting_groups(6, 5, 20) == 3
-    assert fitting_groups(7, 5, 20) == 1
-    assert fitting_groups(4, 8, 5) == 1  # one group, though it is too large

@@ -104,6 +104,7 @@ def test_differences_are_named_by_their_path():
     new = {"data": {"test": 100, "train": 5}, "seed": 0, "come": [1]}
     assert differing(old, new) == ["come: None -> [1]", "data.test: 128 -> 100", "gone: 1 -> None"]
     assert differing(old, old) == []
+    assert differing({"grpo": {"micro_batch": 40}}, {"grpo": {}}) == []  # once it was one
 
 
 def test_every_profile_can_be_read():

@@ -133,14 +133,6 @@ def train_start(
     return train_rows(profile, rows, folder, seed, policy, epochs=hacking.start_epochs) / "last"
 
 
-def fitting_groups(groups: int, n: int, most: int) -> int:
-    """How many of a step's groups of n answers go together: they divide it, within `most` answers.
-
-    One group where even that is more.
-    """
-    return max((k for k in range(1, groups + 1) if groups % k == 0 and k * n <= most), default=1)
-
-
 def train_arm(
     profile: Profile, train, validation, judge: Judge, start: Path, folder: Path, seed: int
 ) -> Path:
@@ -155,8 +147,6 @@ def train_arm(
         "save_every": hacking.steps,
         "epochs": None,
     }
-    groups, n = hacking.questions_per_step, hacking.num_generations
-    changes["micro_batch"] = n * fitting_groups(groups, n, profile.grpo.micro_batch)
     grpo = profile.grpo.model_copy(update=changes)
     profile = profile.model_copy(update={"judge": Judge(kind="alias"), "grpo": grpo})
 

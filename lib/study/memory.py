@@ -171,7 +171,7 @@ def _activations(profile: Profile, shape: Shape) -> dict[str, float]:
     twice, and four of the MLP; a group keeps its attention mask.
     """
     grpo, size = profile.grpo, 2 if profile.grpo.bf16 else 4
-    groups = grpo.micro_batch / grpo.num_generations
+    groups = max(1, grpo.micro_batch // grpo.num_generations)
     answers = grpo.num_generations * profile.sampling.rollout_tokens  # tokens of a group
     attention = shape.width * (2 * shape.heads + 2 * shape.key_heads)
     token = 8 * shape.hidden + 2 * attention + 4 * shape.inner

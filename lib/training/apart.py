@@ -84,6 +84,8 @@ def train_apart(
 
     release_memory()  # the trainings need it now
     missing = [name for name, folder in folders.items() if not finished(folder)]
+    for name in folders.keys() - missing:  # a kill came before the checkpoints were dropped
+        shutil.rmtree(Path(folders[name]) / "work", ignore_errors=True)
     batches = [[name] for name in missing] if launch else [missing] if missing else []
     for names in batches:
         code, lines = run_and_print([*start, "-m", module, *names, *options])

@@ -8,14 +8,35 @@ import torch
 from lib.config import Profile, Training
 
 
+def fitting(most: int, rows: int, group: int = 1) -> int:
+    """Rows of a micro-batch: whole groups, at most `most` of them, that divide a step's rows.
+
+    Each process has as many. One group where even that is more than `most`. Raises ValueError where
+    the groups of a step do not divide among the processes.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    groups = rows // group
+    if groups % processes:
+        raise ValueError(
+            f"`questions_per_step` = {groups} does not divide among {processes} processes; change "
+            "it in the profile, or `launch`"
+        )
+    each = groups // processes
+    return group * max(
+        k for k in range(1, each + 1) if each % k == 0 and k * group <= max(most, group)
+    )
+
+
 def common_arguments(
-    profile: Profile, section: Training, accumulation: int, work: Path, seed: int
+    profile: Profile, section: Training, rows: int, work: Path, seed: int, group: int = 1
 ) -> dict:
     """Keyword arguments for any of TRL's configs; those that differ by method are not among them.
 
     section: the method's part of the profile; work: where checkpoints lie, beside the training's
-    other files; accumulation: micro-batches that each process adds up before an update.
+    other files; rows: of a step, over all processes; group: rows that stay together.
     """
+    micro_batch = fitting(section.micro_batch, rows, group)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
     # beside the log, for checkpoints go when a training is done
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(work.parent / "tensorboard")
     return dict(
@@ -23,8 +44,8 @@ def common_arguments(
         seed=seed,
         learning_rate=section.learning_rate,
         lr_scheduler_type="constant",  # the default is linear
-        per_device_train_batch_size=section.micro_batch,
-        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=rows // (micro_batch * processes),
         gradient_checkpointing=section.gradient_checkpointing,  # TRL's default is True
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=not torch.cuda.is_available(),

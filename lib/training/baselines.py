@@ -151,15 +151,7 @@ def fine_tune(
 
 def settings(profile: Profile, tuning: Tuning, work: Path, seed: int, steps: int) -> dict:
     """TRL's arguments for SFT, RFT and DPO; defaults that would change the method are spelt out."""
-    per_pass = tuning.micro_batch * int(os.environ.get("WORLD_SIZE", 1))
-    if tuning.questions_per_step % per_pass:
-        raise ValueError(
-            f"`questions_per_step` = {tuning.questions_per_step} is not a multiple of {per_pass}, "
-            f"`micro_batch` times processes; change one of them in the profile"
-        )
-
-    accumulation = tuning.questions_per_step // per_pass
-    return common_arguments(profile, tuning, accumulation, work, seed) | dict(
+    return common_arguments(profile, tuning, tuning.questions_per_step, work, seed) | dict(
         max_steps=steps,
         max_length=None,  # nothing is cut: a cut answer would lose its end-of-text token
         bf16=profile.dtype == "bfloat16",

@@ -85,6 +85,7 @@ class Evaluation(Watch):
 
     def on_save(self, args, state, control, **kwargs):
         """Keep the best weights of this checkpoint, under a second name."""
+        super().on_save(args, state, control, **kwargs)
         if state.is_world_process_zero and (self.folder / "best").exists():
             copy_weights(self.folder / "best", self.folder / "work" / "best")
 
@@ -95,10 +96,12 @@ class Evaluation(Watch):
         must be no weights.
         """
         best, kept = self.folder / "best", self.folder / "work" / "best"
-        if (saved_step(best) or 0) <= step:
+        found = saved_step(best)  # None as well where a kill came while they were replaced
+        if found is not None and found <= step:
             return
-        shutil.rmtree(best)
-        if kept.exists():
+        shutil.rmtree(best, ignore_errors=True)
+        kept_step = saved_step(kept)
+        if kept_step is not None and kept_step <= step:
             copy_weights(kept, best)
 
     def on_log(self, args, state, control, logs=None, **kwargs):

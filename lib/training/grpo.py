@@ -23,7 +23,6 @@ in place of fresh ones, and no negative advantages; 8 and 10 in lib.training.rew
 """
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -174,21 +173,12 @@ def ordered(
 def arguments(profile: Profile, steps: int, work: Path, seed: int) -> GRPOConfig:
     """TRL's settings of a run; 7) those whose defaults would change the recipe are spelt out."""
     grpo = profile.grpo
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    rows = grpo.questions_per_step * grpo.num_generations
-    if rows % (grpo.micro_batch * processes):
-        raise ValueError(
-            f"grpo: questions_per_step * num_generations = {rows} completions do not divide into "
-            f"micro_batch = {grpo.micro_batch} on each of {processes} processes; "
-            f"change one of them in the profile"
-        )
-
-    accumulation = rows // (grpo.micro_batch * processes)
+    n = grpo.num_generations
     return GRPOConfig(
-        **common_arguments(profile, grpo, accumulation, work, seed),
+        **common_arguments(profile, grpo, grpo.questions_per_step * n, work, seed, group=n),
         max_steps=steps,
         shuffle_dataset=False,  # 1) the order is shuffled already
-        num_generations=grpo.num_generations,
+        num_generations=n,
         max_completion_length=profile.sampling.rollout_tokens,
         vllm_mode="colocate",
         vllm_max_model_length=MAX_TOKENS,

@@ -1,9 +1,12 @@
 """The judge as TRL's reward function, and the record of every group that it has seen."""
 
 import json
+from fcntl import LOCK_EX
 from pathlib import Path
 
 import numpy as np
+
+from lib.judge.cache import locked
 
 
 class Rewards:
@@ -62,17 +65,21 @@ class Rewards:
 
     def record(self, step: int, question_ids: list, texts: list[str], rewards: list) -> None:
         """Append one line per group: step, question_id, hits, n (with a verdict), live."""
-        with open(self.path, "a") as file:
-            for start in range(0, len(rewards), self.n):
-                group = slice(start, start + self.n)
-                judged = [reward for reward in rewards[group] if reward is not None]
-                row = {
-                    "step": step,
-                    "question_id": question_ids[start],
-                    "hits": judged.count(1.0),
-                    "n": len(judged),
-                    "live": len(set(judged)) > 1,  # -1 and 0 differ too
-                }
-                if self.texts:
-                    row |= {"texts": texts[group], "rewards": rewards[group]}
-                file.write(json.dumps(row) + "\n")
+        lines = []
+        for start in range(0, len(rewards), self.n):
+            group = slice(start, start + self.n)
+            judged = [reward for reward in rewards[group] if reward is not None]
+            row = {
+                "step": step,
+                "question_id": question_ids[start],
+                "hits": judged.count(1.0),
+                "n": len(judged),
+                "live": len(set(judged)) > 1,  # -1 and 0 differ too
+            }
+            if self.texts:
+                row |= {"texts": texts[group], "rewards": rewards[group]}
+            lines.append(json.dumps(row) + "\n")
+        # processes of other hosts add to the file too, and each has an idea of where it ends
+        with open(self.path, "a") as file, locked(file, LOCK_EX):
+            file.write("".join(lines))
+            file.flush()

@@ -54,17 +54,21 @@ def link(source: str, target: str) -> None:
 
 
 def copy_weights(source: Path, target: Path) -> None:
-    """The folder of weights in place of another one; both share their files."""
+    """The folder of weights in place of another one, whole or not there; both share their files."""
+    temporary = target.with_name(target.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary, copy_function=link)
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, copy_function=link)
+    os.rename(temporary, target)
 
 
 def publish(trainer, watch, budget: dict) -> None:
-    """Save the last weights, drop the checkpoints, and write the budget, which says: finished.
+    """Save the last weights, write the budget, which says: finished, and drop the checkpoints.
 
     watch: the training's lib.training.evaluation.Evaluation. Where the best weights are the last
     ones, both folders share their files.
     """
+    trainer.accelerator.wait_for_everyone()  # the first process may still write the best ones
     best, last, step = watch.folder / "best", watch.folder / "last", trainer.state.global_step
     shared = saved_step(best) == step
     if not shared:
@@ -72,8 +76,8 @@ def publish(trainer, watch, budget: dict) -> None:
     if trainer.is_world_process_zero():
         if shared:
             copy_weights(best, last)
-        shutil.rmtree(watch.folder / "work", ignore_errors=True)
         write_text(watch.folder / "budget.json", json.dumps(budget, indent=1) + "\n")
+        shutil.rmtree(watch.folder / "work", ignore_errors=True)  # after it: a kill loses nothing
     trainer.accelerator.wait_for_everyone()
 
 
