@@ -79,7 +79,7 @@ def test_the_weights_of_a_server_beside_the_policy_count():
     assert there["training"] == here["training"]
 
 
-def test_what_a_launch_divides():
+def test_what_a_launch_divides(monkeypatch):
     assert launched(load_profile("laptop")) == (1, False, False)
     profile = load_profile("paper")
     assert launched(profile) == (8, True, True)
@@ -88,6 +88,9 @@ def test_what_a_launch_divides():
     shape = read_shape(profile.models[profile.model])
     need = memory_need(profile, shape).set_index(["phase", "part"])["gb"]
     assert need["training", "Adam"] == pytest.approx(shape.parameters * 8 / 8 / GB)
+    for name, value in {"JOB_ID": 7, "JOB_NUM_NODES": 2, "GPUS_ON_NODE": 2}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    assert launched(profile) == (4, True, True)
 
 
 def test_what_does_not_fit_is_refused_with_what_to_do():

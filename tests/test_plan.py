@@ -21,6 +21,7 @@ def test_counts_are_those_of_the_profile():
     assert table.loc["6 evaluations", "samples"] == 6 * 256 + 1000
     assert table.loc["samples of GRPO, SFT and RFT", "samples"] == 3 * 128 * 32
     assert table.loc["13 subsets, 6 steps each", "samples"] == 13 * 6 * 16 * 5
+    assert table.loc["controls", "samples"] == (6 * 6 + 24) * 16 * 5  # one is as long as GRPO
     assert table.loc["their greedy answers", "samples"] == 10 * 400
     assert table.loc["likeliest answers", "prefixes"] == 32 * 128
     hacking = table.loc["8 steps without and with guards", ["samples", "groups"]]
@@ -73,7 +74,7 @@ def test_adapters_take_little_disk():
     assert "04_grpo" in table.set_index("what").at["10 steps", "stage"]  # the profile has no search
     assert remarks(profile, table, shape) == ["disk: some 2 GB of weights and checkpoints"]
     whole = profile.model_copy(update={"lora": None})
-    assert remarks(whole, table, shape) == ["disk: some 140 GB of weights and checkpoints"]
+    assert remarks(whole, table, shape) == ["disk: some 156 GB of weights and checkpoints"]
 
 
 def test_what_does_not_fit_here_is_planned_all_the_same(monkeypatch, capsys):

@@ -4,6 +4,8 @@ The shape is read from `config.json`; the weights are not needed. For the paper'
 here, so that a plan needs no network.
 """
 
+import math
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -80,14 +82,21 @@ def shape_of(config) -> Shape:
 
 
 def launched(profile: Profile) -> tuple[int, bool, bool]:
-    """Processes of a training, whether its weights are divided, whether its gradients are."""
+    """Processes of a training, whether its weights are divided, whether its gradients are.
+
+    In a job of Slurm's the processes are the cards that it gave, as in nodes.sh.
+    """
     found = re.search(r"--config_file (\S+)", profile.launch or "")
     if not found:
         return 1, False, False
     path = Path(found[1].replace("{profiles}", str(PROFILES)))
     settings = yaml.safe_load(path.read_text())
     kind = settings["distributed_type"]
-    return settings["num_processes"], kind == "FSDP", kind in ("FSDP", "DEEPSPEED")
+    processes = settings["num_processes"]
+    if "SLURM_JOB_ID" in os.environ and "nodes.sh" in profile.launch:
+        given = ("SLURM_JOB_NUM_NODES", "SLURM_GPUS_ON_NODE")
+        processes = math.prod(int(os.environ.get(name, 1)) for name in given)
+    return processes, kind == "FSDP", kind in ("FSDP", "DEEPSPEED")
 
 
 def memory_need(profile: Profile, shape: Shape) -> pd.DataFrame:

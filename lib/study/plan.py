@@ -150,9 +150,12 @@ def _grpo(profile: Profile, sizes: dict[str, int]) -> list[dict]:
     ]
     if profile.controls:
         part = controls_of(profile, sizes["test"])
-        # six short trainings, and one of full length from a start that answers in a few tokens
-        short = _training(profile, 6 * profile.controls.steps)
-        rows.append(_stage_row("04_grpo", "controls", **short))
+        # six short trainings; GRPO and SFT of full length from a start that is taught first
+        steps = training_steps(profile, sizes["train"])
+        spent = _training(profile, 6 * profile.controls.steps + steps)
+        told = profile.controls.start_questions + steps * profile.sft.questions_per_step
+        spent["groups"] += 0.5 * told
+        rows.append(_stage_row("04_grpo", "controls", **spent))
         rows.append(_stage_row("04_grpo", "their greedy answers", samples=10 * part))
     return rows
 
@@ -289,8 +292,8 @@ def kept_weights(profile: Profile) -> int:
 def remarks(profile: Profile, table: pd.DataFrame, shape: Shape) -> list[str]:
     """What is not a row: disk and the judge's calls."""
     adapters = profile.lora and adapter_parameters(profile.lora.rank, shape)  # all that is saved
-    size = 2 if profile.dtype == "bfloat16" and not adapters else 4
-    copies = size * kept_weights(profile) + 12  # and a checkpoint with Adam's moments
+    # trained weights are float32, and while a checkpoint is written, the one before is there too
+    copies = 4 * kept_weights(profile) + 2 * 12
     disk = (adapters or shape.parameters) * copies / GIB
     said = [f"disk: some {disk:,.0f} GB of weights and checkpoints"]
     if profile.judge.kind == "llm":
