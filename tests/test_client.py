@@ -337,6 +337,17 @@ def test_a_hang_ends_by_the_time_limit(serve):
     assert server.seen["a"] == 2
 
 
+def test_a_server_that_lives_has_its_time_to_load_the_model(serve):
+    def script(text, attempt):
+        if attempt <= 3:
+            time.sleep(0.6)  # longer than a try waits, and together than a dead address is given
+        return "1.0"
+
+    _, client = serve(script, timeout=0.4, patience=10)
+    assert client.ask(say("a")) == ["1.0"]
+    assert client.counts["retries"] >= 3
+
+
 def test_a_server_that_only_fails_stops_the_run(serve):
     server, client = serve(lambda text, attempt: failure(500), patience=0.1)
     with pytest.raises(CallsStopped, match="8 calls in a row failed, the last with status 500"):

@@ -112,7 +112,7 @@ class Client:
         self.concurrency, self.patience = settings.concurrency, patience
         self.timeout = timeout or settings.timeout
         self.first_wait, self.counts, self.answered, self.in_a_row = first_wait, Counter(), False, 0
-        self.known = False  # whether the server was asked for its models
+        self.known = False  # whether the server told its models, or that it tells none
         self.lacks, self.refused = set(), 0  # capabilities it misses; refusals before any reply
         self.server = settings.identity or (self.base_url or ADDRESS).rstrip("/")
         folder = ROOT / os.environ.get("OUTPUTS", "outputs") / "cache"
@@ -266,7 +266,7 @@ class Client:
 
             unusable += end.then == AGAIN
             spent = time.monotonic() - start + wait
-            if not self.answered and spent > self.patience / 10:
+            if not (self.answered or self.known) and spent > self.patience / 10:
                 raise CallsStopped(
                     f"{self._where()} does not answer ({_safe(end.cause)}); start it or correct "
                     "the address"
