@@ -2,11 +2,15 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from lib.config import ROOT
 from lib.study.claims import (
     CELL,
     CLAIMS,
@@ -35,8 +39,8 @@ def summary(folder, gain, base=0.4, **more):
     (folder / "summary.json").write_text(text)
 
 
-def verdicts(base, run="laptop"):
-    table = claim_table(read_runs(base, run), all_claims("alias"))
+def verdicts(base):
+    table = claim_table(read_runs(base / "laptop"), all_claims("alias"))
     return table.set_index([*CELL, "claim"])["verdict"]
 
 
@@ -51,6 +55,27 @@ def test_a_verdict_needs_two_seeds(tmp_path):
     assert verdicts(tmp_path)["m-135m", "atlas"]["RL raises greedy accuracy"] == "reproduced"
     summary(tmp_path / "smoke" / "m-135m" / "atlas" / "seed0", (-0.9, -1, -0.8))  # another profile
     assert verdicts(tmp_path)["m-135m", "atlas"]["RL raises greedy accuracy"] == "reproduced"
+
+
+def test_a_run_with_settings_of_its_own_reads_its_own_folder(tmp_path):
+    """The notebook itself, beside a run of the plain profile that says the opposite."""
+    run = "smollm2-135m/atlas/seed0"
+    summary(tmp_path / "laptop" / run, (-0.2, -0.3, -0.1))
+    folder = tmp_path / "laptop+grpo.steps=50" / run
+    summary(folder, (0.2, 0.1, 0.3))
+    (folder / "04_grpo").mkdir()
+    for name in ("done.json", "settings.json"):
+        (folder / "04_grpo" / name).write_text("{}")
+    command = [sys.executable, "-m", "papermill", "-k", "python3", "--no-progress-bar"]
+    environment = os.environ | {"SET": "grpo.steps=50", "OUTPUTS": str(tmp_path)}
+    notebook = ROOT / "notebooks" / "11_claims.ipynb"
+    done = subprocess.run(
+        [*command, notebook, folder / "11_claims.ipynb"],
+        cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = pd.read_csv(folder / "11_claims" / "claims.csv").set_index("claim")
+    assert table.loc["RL raises greedy accuracy", "value"] == 0.2
 
 
 @pytest.mark.parametrize(
@@ -135,7 +160,7 @@ def test_a_wide_interval_does_not_reproduce_a_range():
 def test_both_means_of_relative_gains(tmp_path):
     summary(tmp_path / "laptop" / "m" / "large" / "seed0", (0.1, 0, 0.2), base=0.5)
     summary(tmp_path / "laptop" / "m" / "tiny" / "seed0", (0.03, 0, 0.1), base=0.01)
-    rows = read_runs(tmp_path, "laptop")
+    rows = read_runs(tmp_path / "laptop")
     found = relative_gains(rows).set_index("how")["value"]
     assert found["mean of ratios"] == pytest.approx((0.2 + 3) / 2)
     assert found["ratio of means"] == pytest.approx(0.13 / 0.51)
@@ -147,14 +172,14 @@ def test_both_means_of_relative_gains(tmp_path):
 def test_sizes_are_read_from_names(tmp_path):
     for model in ("smollm2-135m", "qwen2.5-1.5b-instruct", "llama-8B", "nameless"):
         summary(tmp_path / "laptop" / model / "d" / "seed0", (0.1, 0, 0.2))
-    table = sizes(read_runs(tmp_path, "laptop"))
+    table = sizes(read_runs(tmp_path / "laptop"))
     assert table["billions"].tolist() == [0.135, 1.5, 8.0]
 
 
 def test_a_table_without_runs_is_empty_and_latex_is_escaped(tmp_path):
-    assert read_runs(tmp_path, "laptop").empty
+    assert read_runs(tmp_path / "laptop").empty
     summary(tmp_path / "laptop" / "m_1" / "d" / "seed0", (0.1, 0.05, 0.2))
-    text = latex(claim_table(read_runs(tmp_path, "laptop"), all_claims("alias")))
+    text = latex(claim_table(read_runs(tmp_path / "laptop"), all_claims("alias")))
     assert r"m\_1" in text and r"27 \%" in text and "0.1 [0.05, 0.2]" in text
     assert "nan" not in text
 
@@ -176,7 +201,7 @@ def test_gains_over_training_seeds_stand_for_those_of_the_first(tmp_path):
     over = {"grpo_less_base_over_seeds": (0.1, 0.05, 0.15), "grpo_less_sft": (0.03, 0.01, 0.05)}
     over |= {"grpo_less_sft_over_seeds": (0.02, -0.01, 0.05), "grpo_less_dpo": (0.03, 0.01, 0.05)}
     summary(folder, (0.2, 0.1, 0.3), training_seeds=(3, None, None), **over)
-    table = claim_table(read_runs(tmp_path, "laptop"), all_claims("alias"))
+    table = claim_table(read_runs(tmp_path / "laptop"), all_claims("alias"))
     table = table.set_index("claim")[["value", "seeds", "verdict"]]
     assert table.loc["RL raises greedy accuracy"].tolist() == [0.1, 3, "reproduced"]
     assert table.loc["relative gain of 27 % or more", "value"] == pytest.approx(0.25)

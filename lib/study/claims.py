@@ -152,8 +152,8 @@ def all_claims(judge: str) -> list[Claim]:
     return [*CLAIMS, narrower, brings_less, *same]
 
 
-def read_runs(base: Path, run: str) -> pd.DataFrame:
-    """The summary rows of every run of a profile under `base`.
+def read_runs(folder: Path) -> pd.DataFrame:
+    """The summary rows of every run in a profile's folder, `outputs/<run>` with its SET.
 
     Frame of model, dataset, seed, stage, name, value, low, high, n, trainings. Three are added:
     `relative_gain` (gain over the base policy's accuracy, whose own error is left out),
@@ -162,7 +162,7 @@ def read_runs(base: Path, run: str) -> pd.DataFrame:
     there over several, it stands in place of that of the first.
     """
     frames = []
-    for path in sorted(Path(base, run).glob("*/*/seed*/summary.json")):
+    for path in sorted(folder.glob("*/*/seed*/summary.json")):
         model, dataset, seed = path.parts[-4:-1]
         frame = pd.DataFrame(load_json(path))
         frames.append(frame.assign(model=model, dataset=dataset, seed=seed))
