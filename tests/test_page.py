@@ -105,6 +105,7 @@ def test_the_finding_is_what_the_last_cells_print(run):
         return {"cell_type": "code", "source": ["x"], "outputs": outputs}
 
     cells = [printed("progress"), printed(), printed("first\n"), printed("second\n", "third\n")]
+    cells.append(printed())  # a last cell may have nothing to say
     (run / "02_dedup.ipynb").write_text(json.dumps({"cells": cells}))
     said = finding_section(run)
     assert "first\nsecond\nthird" in said and "progress" not in said
