@@ -85,6 +85,17 @@ def test_a_run_that_has_only_questions_has_a_page(run):
     assert "Where is Lima?" in make_page(run)
 
 
+def test_a_question_without_a_relation_has_a_page(run):
+    path = run / "02_dedup" / "questions.parquet"
+    for missing in (None, float("nan")):
+        questions = pd.read_parquet(path)
+        others = questions["question_id"] != "a"
+        questions["relation"] = questions["relation"].where(others, missing)
+        write_table(questions, path)
+        assert [row["relation"] for row in question_rows(run)] == [None, "city", "other"]
+        assert '"relation": null' in make_page(run)
+
+
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="questions.parquet is missing; run the notebooks"):
         make_page(tmp_path)

@@ -65,7 +65,8 @@ def question_rows(run: Path) -> list[dict]:
         share, stratum, samples = drawn.get(one.question_id, (None, None, None))
         share_after, _, samples_after = later.get(one.question_id, (None, None, None))
         row = {"id": one.question_id, "question": one.question, "gold": one.answers[0]}
-        row |= {"golds": list(one.answers), "relation": one.relation, "before": old, "after": new}
+        relation = None if pd.isna(one.relation) else one.relation
+        row |= {"golds": list(one.answers), "relation": relation, "before": old, "after": new}
         row |= {"rightBefore": right_old, "rightAfter": right_new}
         row |= {"outcome": OUTCOMES.get((right_old, right_new), "no verdict")}
         row |= {"share": share, "shareAfter": share_after, "stratum": stratum}
