@@ -122,6 +122,23 @@ def test_the_finding_is_what_the_last_cells_print(run):
     assert "first\nsecond\nthird" in said and "progress" not in said
 
 
+def dom(path, link=""):
+    """The page at `path` as Chromium has it after its scripts; raises where one of them says."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command = [BROWSER, *options, f"--user-data-dir={path.parent / 'browser'}", "--dump-dom"]
+    command.append(f"{path.as_uri()}{link}")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    return done.stdout
+
+
+def said_after(page, path, act, link=""):
+    """What the script `act` puts into `said`, a list of texts, in the page."""
+    script = f"<script>const said = []; {act}; document.body.append('[[' + said.join('|') + ']]')"
+    path.write_text(page.replace("</body>", f"{script}</script></body>"))
+    return dom(path, link).rpartition("[[")[2].partition("]]")[0].split("|")
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")
 @pytest.mark.parametrize(
     ("link", "shown", "others"),
@@ -138,15 +155,36 @@ def test_the_finding_is_what_the_last_cells_print(run):
 def test_filters_filter_in_a_browser(run, tmp_path, link, shown, others):
     path = tmp_path / "index.html"
     path.write_text(make_page(run))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    profile = f"--user-data-dir={tmp_path / 'browser'}"
-    command = [BROWSER, *options, profile, "--dump-dom", f"{path.as_uri()}{link}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    body = done.stdout[done.stdout.index("<body>") : done.stdout.index('<script id="data"')]
+    body = dom(path, link)
+    body = body[body.index("<body>") : body.index('<script id="data"')]
     table = body[body.index('<div class="controls">') :]
     assert all(text in table for text in shown), table
     assert not any(text in table for text in others)
-    assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_with_an_opened_question_one_pages_searches_and_filters(run, tmp_path):
+    path = run / "02_dedup" / "questions.parquet"
+    one = pd.read_parquet(path).iloc[[0]]
+    more = [one.assign(question_id=f"q{k:03}", relation=f"r{k % 2}") for k in range(220)]
+    write_table(pd.concat(more), path)
+    act = """
+    const note = () =>
+      said.push(get("count").textContent.replace(/.*page /, ""), get("rows").rows.length);
+    note();
+    for (const side of ["forth", "forth", "back", "back", "back"]) { get(side).click(); note(); }
+    get("relation").value = "r0";
+    get("relation").dispatchEvent(new Event("change"));
+    note();
+    get("forth").click(); note();
+    location.hash = "#open=q210";
+    """
+    said = said_after(make_page(run), tmp_path / "index.html", act, "#open=q120")
+    pages = ["3 of 5", "4 of 5", "5 of 5", "4 of 5", "3 of 5", "2 of 5", "1 of 3", "2 of 3"]
+    assert said[::2] == pages
+    assert said[1::2] == ["51", "50", "20", "50", "51", "50", "50", "51"]
+    after = dom(tmp_path / "index.html", "#open=q120")  # a link that was followed later
+    assert "page 5 of 5" in after
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")
@@ -161,8 +199,4 @@ def test_the_questions_are_browsed_inside_a_notebook(run, tmp_path):
     </script>"""
     path = tmp_path / "notebook.html"
     path.write_text(f"<html><body>{frame}{act}</body></html>")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom"]
-    done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
-    assert '<p id="said">1 of 3 questions' in done.stdout
-    assert "CONSOLE" not in done.stderr
+    assert '<p id="said">1 of 3 questions' in dom(path)
