@@ -130,6 +130,14 @@ def test_a_seed_without_value_or_interval_leaves_the_mean_without_one():
     assert claim_verdict(claim, {"equivalent_k": found}) == "undecided"
 
 
+def test_one_seed_without_an_interval_is_open_and_not_undecided(tmp_path):
+    cell = tmp_path / "laptop" / "m" / "d"
+    summary(cell / "seed0", (0.2, None, None))
+    assert verdicts(tmp_path)["m", "d"]["RL raises greedy accuracy"] == "one seed: open"
+    summary(cell / "seed1", (0.2, 0.1, 0.3))
+    assert verdicts(tmp_path)["m", "d"]["RL raises greedy accuracy"] == "undecided"
+
+
 def test_a_gap_narrows_from_above_towards_nothing():
     def row(value, half=0.01):
         return {"value": value, "low": value - half, "high": value + half}
@@ -188,12 +196,14 @@ def test_the_highest_stratum_with_questions_speaks_for_accessibility(tmp_path):
     zero, middle, high = (0.05, 0.01, 0.1), (0.5, 0.3, 0.7), (0.08, 0.02, 0.15)
     runs = {"one": {"repair_rate_middle": middle}}
     runs["two"] = {"repair_rate_middle": middle, "repair_rate_high": high}
+    runs["three"] = {"repair_rate_middle": middle, "repair_rate_high": (None, None, None)}
     for model, rates in runs.items():
         folder = tmp_path / "laptop" / model / "atlas" / "seed0"
         summary(folder, (0.2, 0.1, 0.3), repair_rate_zero=zero, **rates)
     said = verdicts(tmp_path)
     assert said["one", "atlas", "repair rises with accessibility"] == "one seed: for it"
     assert said["two", "atlas", "repair rises with accessibility"] == "one seed: open"
+    assert said["three", "atlas", "repair rises with accessibility"] == "one seed: for it"
 
 
 def test_gains_over_training_seeds_stand_for_those_of_the_first(tmp_path):
