@@ -5,12 +5,14 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib.config import ROOT
+from lib.report import estimate
 from lib.study.claims import (
     CELL,
     CLAIMS,
@@ -182,6 +184,30 @@ def test_sizes_are_read_from_names(tmp_path):
         summary(tmp_path / "laptop" / model / "d" / "seed0", (0.1, 0, 0.2))
     table = sizes(read_runs(tmp_path / "laptop"))
     assert table["billions"].tolist() == [0.135, 1.5, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("models", "why"),
+    [
+        (["m-135m"], "one size was run"),
+        (["m"], "one size was run"),
+        (["m-135m", "n-135m"], "the models' names tell one size"),
+        (["m", "n"], "the models' names tell no size"),
+        (["m-135m", "n-1b"], None),
+    ],
+)
+def test_the_notebook_says_why_sizes_are_not_compared(tmp_path, capsys, models, why):
+    for model in models:
+        summary(tmp_path / "laptop" / model / "d" / "seed0", (0.1, 0, 0.2))
+    rows = read_runs(tmp_path / "laptop")
+    table = claim_table(rows, all_claims("alias")).query("model == @models[0]")
+    names = {"rows": rows, "by_size": sizes(rows), "own": table, "pd": pd, "estimate": estimate}
+    names |= {"profile": SimpleNamespace(model=models[0], dataset="d")}
+    names |= {"found": rows.groupby(CELL)["seed"].unique()}
+    notebook = json.loads((ROOT / "notebooks" / "11_claims.ipynb").read_text())
+    exec("".join(notebook["cells"][-1]["source"]), names)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"not testable, {why}.") is (why is not None)
 
 
 def test_a_table_without_runs_is_empty_and_latex_is_escaped(tmp_path):
