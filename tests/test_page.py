@@ -81,8 +81,19 @@ def test_rows_by_hand(run):
 def test_a_run_that_has_only_questions_has_a_page(run):
     for stage in ("03_baselines", "04_grpo"):
         shutil.rmtree(run / stage)
-    assert {row["outcome"] for row in question_rows(run)} == {"no verdict"}
+    assert {row["outcome"] for row in question_rows(run)} == {"not asked yet"}
     assert "Where is Lima?" in make_page(run)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_a_question_that_was_not_asked_after_training_says_so(run, tmp_path):
+    shutil.rmtree(run / "04_grpo")
+    said = said_after(
+        make_page(run), tmp_path / "index.html", "said.push(get('rows').innerText)", "#open=b"
+    )
+    text = "|".join(said)
+    assert "Before (right): Norway" in text and "After (" not in text
+    assert text.count("not asked yet") == 3 and "no verdict" not in text
 
 
 def test_a_question_without_a_relation_has_a_page(run):
