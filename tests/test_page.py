@@ -4,9 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import time
+import urllib.request
 
 import pandas as pd
 import pytest
+import websocket
 
 from lib.study.page import browse, finding_section, make_page, question_rows, sanitise
 from lib.tables import write_table
@@ -196,6 +199,86 @@ def test_with_an_opened_question_one_pages_searches_and_filters(run, tmp_path):
     assert said[1::2] == ["51", "50", "20", "50", "51", "50", "50", "51"]
     after = dom(tmp_path / "index.html", "#open=q120")  # a link that was followed later
     assert "page 5 of 5" in after
+
+
+class Tab:
+    """A tab of a running Chromium that is asked and gets keys as from a keyboard."""
+
+    def __init__(self, port: str):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        tabs = json.load(opener.open(f"http://127.0.0.1:{port}/json", timeout=60))
+        address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+        self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
+
+    def call(self, method, **options):
+        self.socket.send(json.dumps({"id": 1, "method": method, "params": options}))
+        while "id" not in (answer := json.loads(self.socket.recv())):
+            pass
+        return answer["result"]
+
+    def value(self, expression):
+        options = {"expression": expression, "returnByValue": True}
+        return self.call("Runtime.evaluate", **options)["result"].get("value")
+
+    def press(self, key, code, text):
+        options = {"key": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **options)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **options)
+
+
+@pytest.fixture
+def tab(run, tmp_path):
+    """The page of the run in a Chromium with a keyboard."""
+    path = tmp_path / "index.html"
+    path.write_text(make_page(run))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'browser'}", path.as_uri()]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as browser:
+        try:
+            written = tmp_path / "browser" / "DevToolsActivePort"
+            for _ in range(240):
+                if written.exists() and written.read_text():
+                    break
+                time.sleep(0.25)
+            one = Tab(written.read_text().split()[0])
+            while one.value("document.readyState") != "complete":
+                time.sleep(0.1)
+            yield one
+        finally:
+            browser.terminate()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_rows_open_and_close_by_keyboard_and_keep_the_focus(tab):
+    at = "document.activeElement"
+    state = f"[{at}.tagName, {at}.textContent, {at}.getAttribute('aria-expanded')].join()"
+    opened = "document.querySelectorAll('#opened').length"
+    tab.value("document.querySelectorAll('th button')[6].focus()")
+    tab.press("Tab", 9, "")
+    tab.press("Tab", 9, "")
+    assert tab.value(state) == "BUTTON,Where is Oslo?,false"
+    tab.press("Enter", 13, "\r")
+    assert (tab.value(state), tab.value(opened)) == ("BUTTON,Where is Oslo?,true", 1)
+    tab.press(" ", 32, " ")
+    assert (tab.value(state), tab.value(opened)) == ("BUTTON,Where is Oslo?,false", 0)
+    tab.press("Tab", 9, "")
+    assert tab.value(f"{at}.textContent").startswith("</script>")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_texts_run_in_their_own_direction(run, tmp_path):
+    path = run / "02_dedup" / "questions.parquet"
+    questions = pd.read_parquet(path)
+    questions.loc[0, "question"] = "أين تقع ليما؟"
+    write_table(questions, path)
+    act = """
+    const way = css => getComputedStyle(document.querySelector(css)).direction;
+    said.push(way("#rows tr:nth-child(1) td"), way("#rows tr:nth-child(1) button"));
+    said.push(way("#rows tr:nth-child(3) td"), way("#rows tr:nth-child(1) td:nth-child(2)"));
+    said.push(document.querySelectorAll("#opened :is(div, li):not([dir]):not(:has(ul))").length);
+    """
+    said = said_after(make_page(run), tmp_path / "index.html", act, "#open=a")
+    assert said == ["rtl", "rtl", "ltr", "ltr", "0"]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")
