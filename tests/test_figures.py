@@ -308,6 +308,15 @@ def test_every_figure_of_a_notebook_has_a_caption(tmp_path):
         caption("05_redistribution_strata")  # its thresholds are missing
 
 
+def test_a_spreadsheet_runs_no_name_of_a_figure_s_numbers(tmp_path):
+    frame = pd.DataFrame({"key": ["=1+1", "@x", "plain", "-5"], "value": [0.1, -0.2, 3, None]})
+    frame["single"] = np.array([0.1, 0.2, 0.3, 0.4], "float32")
+    save(panels()[0], frame, tmp_path, "numbers")
+    assert (tmp_path / "numbers.csv").read_text() == (
+        "key,value,single\n'=1+1,0.1,0.1\n'@x,-0.2,0.2\nplain,3.0,0.3\n-5,,0.4\n"
+    )
+
+
 def test_a_figure_is_shown_above_its_caption(tmp_path, capsys):
     fig, axes = panels()
     present(fig, pd.DataFrame({"x": [1]}), tmp_path, "03_baselines_accuracy")

@@ -11,7 +11,7 @@ import yaml
 from IPython.display import Markdown, display
 from matplotlib import figure
 
-from lib.tables import write_text
+from lib.tables import save_table, write_text
 
 SINGLE, DOUBLE = 3.3, 6.9  # widths of one and of two columns, inches
 HEIGHT = 2.3
@@ -160,7 +160,7 @@ def save(fig: Figure, frame: pd.DataFrame, folder, name: str, words: str | None 
         fig.savefig(folder / f"{name}.pdf", metadata=undated)
         fig.savefig(folder / f"{name}.png", dpi=300, metadata={"Software": None})
 
-    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    save_table(frame, folder / f"{name}.csv")
     if words:
         write_text(folder / f"{name}.txt", words + "\n")
     return folder / f"{name}.png"
