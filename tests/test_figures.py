@@ -15,6 +15,7 @@ from PIL import Image
 from lib.config import ROOT
 from lib.figures.accuracy import plot_accuracy, plot_finding, plot_split, plot_training_curves
 from lib.figures.attribution import plot_first_hits, plot_gain_shares
+from lib.figures.claims import plot_sizes
 from lib.figures.data import plot_data, plot_dedup
 from lib.figures.judge import plot_hacking, plot_judges
 from lib.figures.redistribution import (
@@ -42,6 +43,7 @@ from lib.figures.style import (
     save,
     whiskers,
 )
+from lib.figures.transfer import plot_matrix
 
 
 def estimates(**columns):
@@ -315,6 +317,21 @@ def test_a_spreadsheet_runs_no_name_of_a_figure_s_numbers(tmp_path):
     assert (tmp_path / "numbers.csv").read_text() == (
         "key,value,single\n'=1+1,0.1,0.1\n'@x,-0.2,0.2\nplain,3.0,0.3\n-5,,0.4\n"
     )
+
+
+def test_more_than_seven_are_all_drawn_and_stay_apart():
+    names = [f"n{i}" for i in range(16)]
+    _, ax = panels()
+    plot_matrix(estimates(trained=names * 2, tested=["a"] * 16 + ["b"] * 16, value=0.1), ax)
+    seen = [(bars[0].get_color(), bars[0].get_marker()) for bars in interval_bars(ax)]
+    assert len(seen) == len(set(seen)) == 16
+    at = sorted(float(x) for bars in interval_bars(ax) for x in bars[0].get_xdata()[:1])
+    assert at[0] > -0.5 and at[-1] < 0.5 and np.diff(at).min() > 0.05
+
+    _, ax = panels()
+    plot_sizes(estimates(dataset=names * 2, billions=[1.0] * 16 + [7.0] * 16, value=0.1), ax)
+    seen = [(bars[0].get_color(), bars[0].get_marker()) for bars in interval_bars(ax)]
+    assert len(seen) == len(set(seen)) == 16
 
 
 def test_a_figure_is_shown_above_its_caption(tmp_path, capsys):

@@ -14,12 +14,14 @@ def plot_matrix(frame: pd.DataFrame, ax):
     frame: trained, tested, value, low, high, n.
     """
     names = list(dict.fromkeys(frame["trained"]))
-    marks = zip(COLOURS, MARKERS, strict=True)
-    looks = {name: (f"trained on {name}", *mark) for name, mark in zip(names, marks, strict=False)}
+    looks = {
+        name: (f"trained on {name}", COLOURS[i % 7], MARKERS[(i + i // 7) % 7])
+        for i, name in enumerate(names)
+    }
     counts = frame.groupby("tested")["n"].max()
     tested = list(dict.fromkeys(frame["tested"]))
     order = [*(name for name in names if name in tested), *(t for t in tested if t not in names)]
-    grouped(ax, frame, "tested", order, "trained", looks, gap=0.14)
+    grouped(ax, frame, "tested", order, "trained", looks, gap=min(0.14, 0.98 / len(names)))
     ax.set_xticks(range(len(order)), [f"{name}\n(n={counts[name]:.0f})" for name in order])
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_ylabel("gain over the base policy")
