@@ -334,6 +334,23 @@ def test_more_than_seven_are_all_drawn_and_stay_apart():
     assert len(seen) == len(set(seen)) == 16
 
 
+def test_a_line_of_one_point_is_seen():
+    fig, axes = panels(3, 2)
+    plot_training_curves(LOG.head(1), axes)
+    one = list(np.ravel(axes))
+    _, ax = panels()
+    plot_first_hits(HITS[HITS["step"] == 1], ax)
+    _, grid = panels(2, 2)
+    plot_data(QUESTIONS.drop_duplicates(["panel", "key", "split"]), grid)
+    lone = [line for panel in [*one, ax, *np.ravel(grid)] for line in panel.lines]
+    lone = [line for line in lone if len(line.get_xdata()) == 1]
+    assert len(lone) > 12
+    assert all(line.get_marker() not in ("None", "") for line in lone)
+    _, ax = panels()
+    plot_first_hits(HITS, ax)
+    assert ax.lines[-1].get_marker() == "None"
+
+
 def test_a_figure_is_shown_above_its_caption(tmp_path, capsys):
     fig, axes = panels()
     present(fig, pd.DataFrame({"x": [1]}), tmp_path, "03_baselines_accuracy")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lib.figures.style import name_rows, whiskers
+from lib.figures.style import mark_lone_points, name_rows, whiskers
 
 BLUE = "#08306b"
 SPLIT_COLOURS = {"train": "#9ecae1", "validation": "#fdae6b", "test": BLUE}
@@ -34,6 +34,7 @@ def plot_data(frame: pd.DataFrame, axes):
 
     answers = parts["answers"]
     answered.plot(answers["x"], answers["value"], color=BLUE)
+    mark_lone_points(answered)
     answered.set(xscale="log", yscale="log")
     answered.set(xlabel="rank of the answer", ylabel="questions with it")
 
@@ -76,6 +77,7 @@ def _popularity(rows: pd.DataFrame, ax) -> None:
     sns.lineplot(shown, x="x", y="value", estimator=None, ax=ax, **looks)
 
     ax.set_xscale("log")
+    mark_lone_points(ax)
     _name_above(ax, columns=2)
 
 

@@ -203,6 +203,13 @@ def grouped(ax, frame: pd.DataFrame, x: str, order, by: str, looks: dict, gap: f
     return ax
 
 
+def mark_lone_points(ax) -> None:
+    """Give every line of one point, which is not seen, a marker."""
+    for line in ax.lines:
+        if len(line.get_xdata()) == 1 and line.get_marker() == "None":
+            line.set_marker("o")
+
+
 def name_rows(ax, names, counts=None) -> None:
     """Name the rows of a horizontal chart from the top down, with n where `counts` has it."""
     labels = [str(name).replace("_", " ") for name in names]
