@@ -310,28 +310,24 @@ def test_every_figure_of_a_notebook_has_a_caption(tmp_path):
         caption("05_redistribution_strata")  # its thresholds are missing
 
 
-def test_a_spreadsheet_runs_no_name_of_a_figure_s_numbers(tmp_path):
-    frame = pd.DataFrame({"key": ["=1+1", "@x", "plain", "-5"], "value": [0.1, -0.2, 3, None]})
-    frame["single"] = np.array([0.1, 0.2, 0.3, 0.4], "float32")
-    save(panels()[0], frame, tmp_path, "numbers")
-    assert (tmp_path / "numbers.csv").read_text() == (
-        "key,value,single\n'=1+1,0.1,0.1\n'@x,-0.2,0.2\nplain,3.0,0.3\n-5,,0.4\n"
-    )
-
-
-def test_more_than_seven_are_all_drawn_and_stay_apart():
-    names = [f"n{i}" for i in range(16)]
-    _, ax = panels()
-    plot_matrix(estimates(trained=names * 2, tested=["a"] * 16 + ["b"] * 16, value=0.1), ax)
-    seen = [(bars[0].get_color(), bars[0].get_marker()) for bars in interval_bars(ax)]
-    assert len(seen) == len(set(seen)) == 16
-    at = sorted(float(x) for bars in interval_bars(ax) for x in bars[0].get_xdata()[:1])
-    assert at[0] > -0.5 and at[-1] < 0.5 and np.diff(at).min() > 0.05
-
-    _, ax = panels()
-    plot_sizes(estimates(dataset=names * 2, billions=[1.0] * 16 + [7.0] * 16, value=0.1), ax)
-    seen = [(bars[0].get_color(), bars[0].get_marker()) for bars in interval_bars(ax)]
-    assert len(seen) == len(set(seen)) == 16
+@pytest.mark.parametrize("key", ["$x^{$", "a $b_c$ d", r"\$5 or $6$"])
+def test_dollars_in_names_are_drawn_as_they_are(key, tmp_path):
+    shown = key.replace("_", " ")
+    renamed = QUESTIONS.assign(key=QUESTIONS["key"].replace(["city_country", "relation_0"], key))
+    fig, axes = panels(2, 2)
+    plot_data(renamed, axes)
+    save(fig, renamed, tmp_path, "data")
+    texts = [*axes[0, 0].get_yticklabels(), *axes[0, 1].get_legend().get_texts()]
+    texts += axes[1, 1].get_yticklabels()
+    matrix = estimates(trained=[key, "all"] * 2, tested=[key] * 2 + ["all"] * 2, value=[0.1] * 4)
+    fig, ax = panels()
+    plot_matrix(matrix, ax)
+    save(fig, matrix, tmp_path, "matrix")
+    texts += [*ax.get_xticklabels(), *ax.get_legend().get_texts()]
+    drawn = [text._preprocess_math(text.get_text()) for text in texts]
+    assert not any(is_math for _, is_math in drawn)
+    for name in (shown, f"{shown} (n=50)", f"{key}\n(n=50)", f"trained on {key}"):
+        assert name in [text for text, _ in drawn]
 
 
 def test_a_line_of_one_point_is_seen():
@@ -349,6 +345,30 @@ def test_a_line_of_one_point_is_seen():
     _, ax = panels()
     plot_first_hits(HITS, ax)
     assert ax.lines[-1].get_marker() == "None"
+
+
+def test_more_than_seven_are_all_drawn_and_stay_apart():
+    names = [f"n{i}" for i in range(16)]
+    _, ax = panels()
+    plot_matrix(estimates(trained=names * 2, tested=["a"] * 16 + ["b"] * 16, value=0.1), ax)
+    seen = [(bars[0].get_color(), bars[0].get_marker()) for bars in interval_bars(ax)]
+    assert len(seen) == len(set(seen)) == 16
+    at = sorted(float(x) for bars in interval_bars(ax) for x in bars[0].get_xdata()[:1])
+    assert at[0] > -0.5 and at[-1] < 0.5 and np.diff(at).min() > 0.05
+
+    _, ax = panels()
+    plot_sizes(estimates(dataset=names * 2, billions=[1.0] * 16 + [7.0] * 16, value=0.1), ax)
+    seen = [(bars[0].get_color(), bars[0].get_marker()) for bars in interval_bars(ax)]
+    assert len(seen) == len(set(seen)) == 16
+
+
+def test_a_spreadsheet_runs_no_name_of_a_figure_s_numbers(tmp_path):
+    frame = pd.DataFrame({"key": ["=1+1", "@x", "plain", "-5"], "value": [0.1, -0.2, 3, None]})
+    frame["single"] = np.array([0.1, 0.2, 0.3, 0.4], "float32")
+    save(panels()[0], frame, tmp_path, "numbers")
+    assert (tmp_path / "numbers.csv").read_text() == (
+        "key,value,single\n'=1+1,0.1,0.1\n'@x,-0.2,0.2\nplain,3.0,0.3\n-5,,0.4\n"
+    )
 
 
 def test_a_figure_is_shown_above_its_caption(tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib.figures.style import POLICY, name_rows, whiskers
+from lib.figures.style import POLICY, name_rows, plain, whiskers
 from lib.figures.transfer import COLOURS
 from lib.study.claims import CLAIM_WORDS
 
@@ -33,7 +33,7 @@ def plot_sizes(frame: pd.DataFrame, ax):
     """
     for i, (dataset, rows) in enumerate(frame.groupby("dataset")):
         colour, marker = COLOURS[i // 7 % 7], "Dosv^PX"[i % 7]
-        look = {"color": colour, "marker": marker, "linestyle": ":", "label": dataset}
+        look = {"color": colour, "marker": marker, "linestyle": ":", "label": plain(dataset)}
         whiskers(ax, rows["billions"], rows, **look)
     ax.set_xscale("log")
     ax.set_xlabel("parameters (billions)")

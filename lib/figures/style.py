@@ -197,7 +197,7 @@ def grouped(ax, frame: pd.DataFrame, x: str, order, by: str, looks: dict, gap: f
         at = np.arange(len(rows)) + gap * (i - (len(shown) - 1) / 2)
         whiskers(ax, at, rows, color=colour, marker=marker, markerfacecolor=colour, label=label)
 
-    ax.set_xticks(range(len(order)), [str(name) for name in order])
+    ax.set_xticks(range(len(order)), [plain(name) for name in order])
     ax.set_xlim(-0.6, len(order) - 0.4)
     ax.grid(axis="x", visible=False)
     return ax
@@ -210,9 +210,14 @@ def mark_lone_points(ax) -> None:
             line.set_marker("o")
 
 
+def plain(text) -> str:
+    """A text of the data as matplotlib draws it as it is: two dollar signs would be a formula."""
+    return str(text).replace("$", r"\$")
+
+
 def name_rows(ax, names, counts=None) -> None:
     """Name the rows of a horizontal chart from the top down, with n where `counts` has it."""
-    labels = [str(name).replace("_", " ") for name in names]
+    labels = [plain(name).replace("_", " ") for name in names]
     if counts is not None:
         labels = [f"{label} (n={n:.0f})" for label, n in zip(labels, counts, strict=True)]
 
