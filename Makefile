@@ -181,7 +181,7 @@ fetch: $(READY)  ## bring model, judge and benchmark of RUN from the hub, so tha
 	@$(PY) -m lib.study.fetch $(RUN) $(MODEL) $(DATASET)
 
 plan: $(READY)  ## what a run will cost: samples, steps, memory, disk, judge calls; MEASURE=1: minutes on this machine
-	@MEASURE=$(if $(MEASURE),1) SEEDS=$(SEEDS) $(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
+	@MEASURE=$(filter 1,$(MEASURE)) SEEDS=$(SEEDS) $(PY) -m lib.study.plan $(RUN) $(MODEL) $(DATASET)
 
 smoke: $(READY)  ## every notebook, the same code and the real small model, at tiny sizes; made afresh in outputs/smoke
 	@$(PY) -m lib.runs forget "$(OUTPUTS)/$(VARIANT:$(RUN)%=smoke%)"

@@ -158,11 +158,12 @@ def graded_policies(run: Path) -> dict[str, Path]:
     return {path.stem.removeprefix("grades_greedy_").removesuffix("_test"): path for path in found}
 
 
-def compare_runs(first: Path, second: Path) -> pd.DataFrame:
-    """Each policy that both runs have graded, the second run's less the first's.
+def compare_runs(first: Path, second: Path) -> tuple[pd.DataFrame, list[str]]:
+    """(each policy that both runs have graded, the second run's less the first's; what to note).
 
-    Columns as of `compare_files`, `file` being the policy; one Holm family over the policies.
-    Raises TableError where the runs share no policy or no question.
+    Columns as of `compare_files`, `file` being the policy; one Holm family over the policies. A
+    note names the policies that it is about. Raises TableError where the runs share no policy or no
+    question.
     """
     one, two = graded_policies(first), graded_policies(second)
     for run, policies in ((first, one), (second, two)):
@@ -171,11 +172,14 @@ def compare_runs(first: Path, second: Path) -> pd.DataFrame:
     shared = [policy for policy in one if policy in two]
     if not shared:
         raise TableError(f"{first} has {', '.join(one)}, {second} has {', '.join(two)}: none alike")
-    tables = [
-        compare_files({"first": read_graded(one[name]), name: read_graded(two[name])})
-        for name in shared
-    ]
-    return pd.concat(tables, ignore_index=True).assign(holm=lambda table: holm(table["p"]))
+    tables, noted = [], {}
+    for name in shared:
+        frames = {str(first): read_graded(one[name]), str(second): read_graded(two[name])}
+        tables.append(compare_files(frames).assign(file=name))
+        for note in notes(frames):
+            noted.setdefault(note, []).append(name)
+    table = pd.concat(tables, ignore_index=True).assign(holm=lambda table: holm(table["p"]))
+    return table, [f"{note} ({', '.join(policies)})" for note, policies in noted.items()]
 
 
 def difference(row, first: str) -> str:
@@ -193,16 +197,22 @@ def difference(row, first: str) -> str:
 
 def sentences(frames: dict[str, pd.DataFrame], table: pd.DataFrame) -> list[str]:
     """What `main` prints: a line for each file, then for each comparison, then what to know."""
-    paired, note = pair_up(frames)
+    paired, _ = pair_up(frames)
     lines = []
     for name, rows in paired.items():
         reached = accuracy(rows)
         failed = f", {reached['failed']} without a verdict" if reached["failed"] else ""
         right = f"{estimate(reached, '.1%')} right" if reached["n"] else "no answer has a verdict"
         lines.append(f"{name}: {right}{failed}")
+    lines += [difference(row, next(iter(paired))) for row in table.itertuples()]
+    return lines + notes(frames)
+
+
+def notes(frames: dict[str, pd.DataFrame]) -> list[str]:
+    """What to know of a comparison: why it pairs by text, questions of one side, other judges."""
+    paired, note = pair_up(frames)
+    lines = [f"note: {note}"] if note else []
     first, *others = paired
-    lines += [difference(row, first) for row in table.itertuples()]
-    lines += [f"note: {note}"] if note else []
     asked = {name: set(rows["question_id"]) for name, rows in paired.items()}
     for name in others:
         for one, other in ((name, first), (first, name)):
@@ -239,8 +249,9 @@ def main() -> None:
         if any(path.is_dir() for path in args.files):
             if len(args.files) > 2:
                 parser.error("give two folders of runs and no more")
-            table = compare_runs(*args.files)
-            print("\n".join(difference(row, "the first run's") for row in table.itertuples()))
+            table, noted = compare_runs(*args.files)
+            said = [difference(row, "the first run's") for row in table.itertuples()]
+            print("\n".join(said + noted))
         else:
             frames = {str(path): read_graded(path) for path in args.files}
             table = compare_files(frames)

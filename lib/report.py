@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from lib.runs import STAGES, code_digest
@@ -56,13 +56,14 @@ def executed(run: Path) -> list[Path]:
 
 
 def last_words(notebook: Path) -> str:
-    """What the last cells of an executed notebook print: its answer, or ""."""
+    """What the last cells that print anything in an executed notebook print: its answer, or ""."""
     cells = json.loads(notebook.read_text())["cells"]
     printed = (
         "".join("".join(output.get("text", "")) for output in cell.get("outputs", []))
         for cell in reversed(cells)
     )
-    return "".join(reversed(list(takewhile(str.strip, printed))))
+    answer = dropwhile(lambda text: not text.strip(), printed)
+    return "".join(reversed(list(takewhile(str.strip, answer))))
 
 
 def finding(folder: Path) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from lib.readers import (
     read_text,
@@ -82,8 +83,12 @@ def _write_csv(frame: pd.DataFrame, path: Path, separator: str = ",") -> None:
     lists = [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()]
     frame = frame.assign(**{c: frame[c].map(json.dumps) for c in lists})
     # a spreadsheet reads a leading quote as: this is text; `_read_csv` takes it off again
-    safe = frame.map(lambda v: f"'{v}" if _is_formula(v) else v)
-    safe.to_csv(path, index=False, sep=separator)
+    safe = frame.apply(lambda column: column if is_numeric_dtype(column) else column.map(_as_text))
+    safe.to_csv(path, index=False, sep=separator, lineterminator="\n")
+
+
+def _as_text(value):
+    return f"'{value}" if _is_formula(value) else value
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:

@@ -1,12 +1,15 @@
 """Cards are filled from a run's files; a push says first what would go."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
-from lib.config import load_profile
+from lib.config import ROOT, load_profile
 from lib.study.card import dataset_card, model_card, push
 
 
@@ -68,3 +71,18 @@ def test_a_push_says_first_what_would_go(run):
     assert said.startswith("model: 2 files, 1 MB would go to me/mine (private): facts.json, model")
     said = push("dataset", run / "02_dedup", "me/mine-questions", really=False)
     assert said.endswith("(private): questions.parquet")
+
+
+@pytest.mark.parametrize("really", ["", "0", "no", "false"])
+def test_only_one_sends(run, tmp_path, really):
+    """A hub on a dead port: what would be sent fails."""
+    folder = tmp_path / "laptop" / "smollm2-135m" / "atlas" / "seed3"
+    folder.parent.mkdir(parents=True)
+    run.rename(folder)
+    command = [sys.executable, "-m", "lib.study.card", "push", "--seed=3", "--repo=me/mine"]
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "none"}
+    environment = os.environ | hub | {"OUTPUTS": str(tmp_path), "REALLY": really}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("nothing was sent; REALLY=1 sends it\n")
+    assert done.stdout.count("would go to me/mine") == 2

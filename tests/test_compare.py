@@ -99,7 +99,9 @@ def test_two_runs_are_compared_policy_by_policy(tmp_path):
             folder.mkdir(parents=True)
             frame.to_parquet(folder / f"grades_greedy_{name}_test.parquet")
     (tmp_path / "c").mkdir()
-    table = compare_runs(tmp_path / "a", tmp_path / "b").set_index("file")
+    table, noted = compare_runs(tmp_path / "a", tmp_path / "b")
+    table = table.set_index("file")
+    assert not noted
     alone = compare_files({"a": BASE, "b": BETTER}).iloc[0]
     assert table.loc["base", "value"] == 0
     assert table.loc["grpo", ["value", "n", "p"]].tolist() == alone[["value", "n", "p"]].tolist()
@@ -108,6 +110,27 @@ def test_two_runs_are_compared_policy_by_policy(tmp_path):
     assert said[0].startswith("base less the first run's: +0.0%")
     with pytest.raises(TableError, match="c: no graded greedy answers"):
         compare_runs(tmp_path / "a", tmp_path / "c")
+
+
+def test_what_two_runs_do_not_share_is_noted_both_ways(tmp_path):
+    frames = {
+        "a": {"base": BASE.head(90), "grpo": BASE.head(90), "sft": BASE},
+        "b": {"base": BASE.tail(95), "grpo": BASE.tail(95), "sft": BETTER},
+    }
+    for run, judge in (("a", "alias"), ("b", "exact")):
+        (tmp_path / run / "03_baselines").mkdir(parents=True)
+        for name, frame in frames[run].items():
+            path = tmp_path / run / "03_baselines" / f"grades_greedy_{name}_test.parquet"
+            frame.assign(judge="alias" if name == "sft" else judge).to_parquet(path)
+    command = [sys.executable, "-m", "lib.compare", tmp_path / "a", tmp_path / "b"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert done.stdout.splitlines()[3:] == [
+        f"note: 10 questions of {b} are not in {a} (base, grpo)",
+        f"note: 5 questions of {a} are not in {b} (base, grpo)",
+        "note: the files were graded by different judges: alias, exact (base, grpo)",
+    ]
 
 
 def questions(ids, names, verdicts) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from PIL import Image
 from lib.config import ROOT
 from lib.figures.accuracy import plot_accuracy, plot_finding, plot_split, plot_training_curves
 from lib.figures.attribution import plot_first_hits, plot_gain_shares
+from lib.figures.claims import plot_sizes
 from lib.figures.data import plot_data, plot_dedup
 from lib.figures.judge import plot_hacking, plot_judges
 from lib.figures.redistribution import (
@@ -42,6 +43,7 @@ from lib.figures.style import (
     save,
     whiskers,
 )
+from lib.figures.transfer import plot_matrix
 
 
 def estimates(**columns):
@@ -306,6 +308,67 @@ def test_every_figure_of_a_notebook_has_a_caption(tmp_path):
         assert ("zero: none, low: up to 25%, middle: up to 75%, high: above 75%" in words) is asks
     with pytest.raises(KeyError):
         caption("05_redistribution_strata")  # its thresholds are missing
+
+
+@pytest.mark.parametrize("key", ["$x^{$", "a $b_c$ d", r"\$5 or $6$"])
+def test_dollars_in_names_are_drawn_as_they_are(key, tmp_path):
+    shown = key.replace("_", " ")
+    renamed = QUESTIONS.assign(key=QUESTIONS["key"].replace(["city_country", "relation_0"], key))
+    fig, axes = panels(2, 2)
+    plot_data(renamed, axes)
+    save(fig, renamed, tmp_path, "data")
+    texts = [*axes[0, 0].get_yticklabels(), *axes[0, 1].get_legend().get_texts()]
+    texts += axes[1, 1].get_yticklabels()
+    matrix = estimates(trained=[key, "all"] * 2, tested=[key] * 2 + ["all"] * 2, value=[0.1] * 4)
+    fig, ax = panels()
+    plot_matrix(matrix, ax)
+    save(fig, matrix, tmp_path, "matrix")
+    texts += [*ax.get_xticklabels(), *ax.get_legend().get_texts()]
+    drawn = [text._preprocess_math(text.get_text()) for text in texts]
+    assert not any(is_math for _, is_math in drawn)
+    for name in (shown, f"{shown} (n=50)", f"{key}\n(n=50)", f"trained on {key}"):
+        assert name in [text for text, _ in drawn]
+
+
+def test_a_line_of_one_point_is_seen():
+    fig, axes = panels(3, 2)
+    plot_training_curves(LOG.head(1), axes)
+    one = list(np.ravel(axes))
+    _, ax = panels()
+    plot_first_hits(HITS[HITS["step"] == 1], ax)
+    _, grid = panels(2, 2)
+    plot_data(QUESTIONS.drop_duplicates(["panel", "key", "split"]), grid)
+    lone = [line for panel in [*one, ax, *np.ravel(grid)] for line in panel.lines]
+    lone = [line for line in lone if len(line.get_xdata()) == 1]
+    assert len(lone) > 12
+    assert all(line.get_marker() not in ("None", "") for line in lone)
+    _, ax = panels()
+    plot_first_hits(HITS, ax)
+    assert ax.lines[-1].get_marker() == "None"
+
+
+def test_more_than_seven_are_all_drawn_and_stay_apart():
+    names = [f"n{i}" for i in range(16)]
+    _, ax = panels()
+    plot_matrix(estimates(trained=names * 2, tested=["a"] * 16 + ["b"] * 16, value=0.1), ax)
+    seen = [(bars[0].get_color(), bars[0].get_marker()) for bars in interval_bars(ax)]
+    assert len(seen) == len(set(seen)) == 16
+    at = sorted(float(x) for bars in interval_bars(ax) for x in bars[0].get_xdata()[:1])
+    assert at[0] > -0.5 and at[-1] < 0.5 and np.diff(at).min() > 0.05
+
+    _, ax = panels()
+    plot_sizes(estimates(dataset=names * 2, billions=[1.0] * 16 + [7.0] * 16, value=0.1), ax)
+    seen = [(bars[0].get_color(), bars[0].get_marker()) for bars in interval_bars(ax)]
+    assert len(seen) == len(set(seen)) == 16
+
+
+def test_a_spreadsheet_runs_no_name_of_a_figure_s_numbers(tmp_path):
+    frame = pd.DataFrame({"key": ["=1+1", "@x", "plain", "-5"], "value": [0.1, -0.2, 3, None]})
+    frame["single"] = np.array([0.1, 0.2, 0.3, 0.4], "float32")
+    save(panels()[0], frame, tmp_path, "numbers")
+    assert (tmp_path / "numbers.csv").read_text() == (
+        "key,value,single\n'=1+1,0.1,0.1\n'@x,-0.2,0.2\nplain,3.0,0.3\n-5,,0.4\n"
+    )
 
 
 def test_a_figure_is_shown_above_its_caption(tmp_path, capsys):

@@ -55,6 +55,8 @@ def test_every_target_can_be_made(target, tmp_path):
 def test_plan_is_made_for_the_seeds_that_it_is_asked_for(tmp_path):
     words = ["plan", "RUN=smoke", f"OUTPUTS={tmp_path}"]
     assert " SEEDS=1 " in make("-n", *words).stdout
+    for measure, said in (("1", "MEASURE=1 "), ("0", "MEASURE= "), ("", "MEASURE= ")):
+        assert said in make("-n", *words, f"MEASURE={measure}").stdout
     done = make(*words, "SEEDS=3")
     assert done.returncode == 0, done.stderr
     assert "2 more training seeds: GRPO" in done.stdout

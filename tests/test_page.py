@@ -4,9 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import time
+import urllib.request
 
 import pandas as pd
 import pytest
+import websocket
 
 from lib.study.page import browse, finding_section, make_page, question_rows, sanitise
 from lib.tables import write_table
@@ -81,8 +84,30 @@ def test_rows_by_hand(run):
 def test_a_run_that_has_only_questions_has_a_page(run):
     for stage in ("03_baselines", "04_grpo"):
         shutil.rmtree(run / stage)
-    assert {row["outcome"] for row in question_rows(run)} == {"no verdict"}
+    assert {row["outcome"] for row in question_rows(run)} == {"not asked yet"}
     assert "Where is Lima?" in make_page(run)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_a_question_that_was_not_asked_after_training_says_so(run, tmp_path):
+    shutil.rmtree(run / "04_grpo")
+    said = said_after(
+        make_page(run), tmp_path / "index.html", "said.push(get('rows').innerText)", "#open=b"
+    )
+    text = "|".join(said)
+    assert "Before (right): Norway" in text and "After (" not in text
+    assert text.count("not asked yet") == 3 and "no verdict" not in text
+
+
+def test_a_question_without_a_relation_has_a_page(run):
+    path = run / "02_dedup" / "questions.parquet"
+    for missing in (None, float("nan")):
+        questions = pd.read_parquet(path)
+        others = questions["question_id"] != "a"
+        questions["relation"] = questions["relation"].where(others, missing)
+        write_table(questions, path)
+        assert [row["relation"] for row in question_rows(run)] == [None, "city", "other"]
+        assert '"relation": null' in make_page(run)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
@@ -105,9 +130,27 @@ def test_the_finding_is_what_the_last_cells_print(run):
         return {"cell_type": "code", "source": ["x"], "outputs": outputs}
 
     cells = [printed("progress"), printed(), printed("first\n"), printed("second\n", "third\n")]
+    cells.append(printed())  # a last cell may have nothing to say
     (run / "02_dedup.ipynb").write_text(json.dumps({"cells": cells}))
     said = finding_section(run)
     assert "first\nsecond\nthird" in said and "progress" not in said
+
+
+def dom(path, link=""):
+    """The page at `path` as Chromium has it after its scripts; raises where one of them says."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command = [BROWSER, *options, f"--user-data-dir={path.parent / 'browser'}", "--dump-dom"]
+    command.append(f"{path.as_uri()}{link}")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    return done.stdout
+
+
+def said_after(page, path, act, link=""):
+    """What the script `act` puts into `said`, a list of texts, in the page."""
+    script = f"<script>const said = []; {act}; document.body.append('[[' + said.join('|') + ']]')"
+    path.write_text(page.replace("</body>", f"{script}</script></body>"))
+    return dom(path, link).rpartition("[[")[2].partition("]]")[0].split("|")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")
@@ -126,15 +169,116 @@ def test_the_finding_is_what_the_last_cells_print(run):
 def test_filters_filter_in_a_browser(run, tmp_path, link, shown, others):
     path = tmp_path / "index.html"
     path.write_text(make_page(run))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    profile = f"--user-data-dir={tmp_path / 'browser'}"
-    command = [BROWSER, *options, profile, "--dump-dom", f"{path.as_uri()}{link}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    body = done.stdout[done.stdout.index("<body>") : done.stdout.index('<script id="data"')]
+    body = dom(path, link)
+    body = body[body.index("<body>") : body.index('<script id="data"')]
     table = body[body.index('<div class="controls">') :]
     assert all(text in table for text in shown), table
     assert not any(text in table for text in others)
-    assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_with_an_opened_question_one_pages_searches_and_filters(run, tmp_path):
+    path = run / "02_dedup" / "questions.parquet"
+    one = pd.read_parquet(path).iloc[[0]]
+    more = [one.assign(question_id=f"q{k:03}", relation=f"r{k % 2}") for k in range(220)]
+    write_table(pd.concat(more), path)
+    act = """
+    const note = () =>
+      said.push(get("count").textContent.replace(/.*page /, ""), get("rows").rows.length);
+    note();
+    for (const side of ["forth", "forth", "back", "back", "back"]) { get(side).click(); note(); }
+    get("relation").value = "r0";
+    get("relation").dispatchEvent(new Event("change"));
+    note();
+    get("forth").click(); note();
+    location.hash = "#open=q210";
+    """
+    said = said_after(make_page(run), tmp_path / "index.html", act, "#open=q120")
+    pages = ["3 of 5", "4 of 5", "5 of 5", "4 of 5", "3 of 5", "2 of 5", "1 of 3", "2 of 3"]
+    assert said[::2] == pages
+    assert said[1::2] == ["51", "50", "20", "50", "51", "50", "50", "51"]
+    after = dom(tmp_path / "index.html", "#open=q120")  # a link that was followed later
+    assert "page 5 of 5" in after
+
+
+class Tab:
+    """A tab of a running Chromium that is asked and gets keys as from a keyboard."""
+
+    def __init__(self, port: str):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        tabs = json.load(opener.open(f"http://127.0.0.1:{port}/json", timeout=60))
+        address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+        self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
+
+    def call(self, method, **options):
+        self.socket.send(json.dumps({"id": 1, "method": method, "params": options}))
+        while "id" not in (answer := json.loads(self.socket.recv())):
+            pass
+        return answer["result"]
+
+    def value(self, expression):
+        options = {"expression": expression, "returnByValue": True}
+        return self.call("Runtime.evaluate", **options)["result"].get("value")
+
+    def press(self, key, code, text):
+        options = {"key": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **options)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **options)
+
+
+@pytest.fixture
+def tab(run, tmp_path):
+    """The page of the run in a Chromium with a keyboard."""
+    path = tmp_path / "index.html"
+    path.write_text(make_page(run))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'browser'}", path.as_uri()]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as browser:
+        try:
+            written = tmp_path / "browser" / "DevToolsActivePort"
+            for _ in range(240):
+                if written.exists() and written.read_text():
+                    break
+                time.sleep(0.25)
+            one = Tab(written.read_text().split()[0])
+            while one.value("document.readyState") != "complete":
+                time.sleep(0.1)
+            yield one
+        finally:
+            browser.terminate()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_rows_open_and_close_by_keyboard_and_keep_the_focus(tab):
+    at = "document.activeElement"
+    state = f"[{at}.tagName, {at}.textContent, {at}.getAttribute('aria-expanded')].join()"
+    opened = "document.querySelectorAll('#opened').length"
+    tab.value("document.querySelectorAll('th button')[6].focus()")
+    tab.press("Tab", 9, "")
+    tab.press("Tab", 9, "")
+    assert tab.value(state) == "BUTTON,Where is Oslo?,false"
+    tab.press("Enter", 13, "\r")
+    assert (tab.value(state), tab.value(opened)) == ("BUTTON,Where is Oslo?,true", 1)
+    tab.press(" ", 32, " ")
+    assert (tab.value(state), tab.value(opened)) == ("BUTTON,Where is Oslo?,false", 0)
+    tab.press("Tab", 9, "")
+    assert tab.value(f"{at}.textContent").startswith("</script>")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_texts_run_in_their_own_direction(run, tmp_path):
+    path = run / "02_dedup" / "questions.parquet"
+    questions = pd.read_parquet(path)
+    questions.loc[0, "question"] = "أين تقع ليما؟"
+    write_table(questions, path)
+    act = """
+    const way = css => getComputedStyle(document.querySelector(css)).direction;
+    said.push(way("#rows tr:nth-child(1) td"), way("#rows tr:nth-child(1) button"));
+    said.push(way("#rows tr:nth-child(3) td"), way("#rows tr:nth-child(1) td:nth-child(2)"));
+    said.push(document.querySelectorAll("#opened :is(div, li):not([dir]):not(:has(ul))").length);
+    """
+    said = said_after(make_page(run), tmp_path / "index.html", act, "#open=a")
+    assert said == ["rtl", "rtl", "ltr", "ltr", "0"]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")
@@ -149,8 +293,4 @@ def test_the_questions_are_browsed_inside_a_notebook(run, tmp_path):
     </script>"""
     path = tmp_path / "notebook.html"
     path.write_text(f"<html><body>{frame}{act}</body></html>")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom"]
-    done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
-    assert '<p id="said">1 of 3 questions' in done.stdout
-    assert "CONSOLE" not in done.stderr
+    assert '<p id="said">1 of 3 questions' in dom(path)

@@ -22,7 +22,7 @@ from lib.questions.splits import (
     group,
     load_questions,
 )
-from lib.questions.survey import answer_counts, majority_floor, shots, wrong_answers
+from lib.questions.survey import answer_counts, majority_floor, plotted, shots, wrong_answers
 from lib.tables import TableError
 from lib.text import holds, normalise, unique
 
@@ -454,6 +454,30 @@ def test_floor_and_wrong_answers():
     wrong = wrong_answers(frame)
     assert wrong[2] in ("a b", "A b!", "x")
     assert wrong[0] in ("c", "x")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["r", None, None], ["none", "r", "all"]),
+        (["r", "all", "all"], ["relation all", "r", "all"]),
+        ([None, None, None], ["all"]),
+    ],
+)
+def test_each_relation_has_a_floor_of_its_own_name(given, named):
+    frame = pd.DataFrame(
+        {
+            "split": ["train"] * 3 + ["test"] * 3,
+            "relation": given * 2,
+            "answers": [["a"], ["b"], ["b"]] * 2,
+            "popularity": [None, 1.0, 2.0] * 2,
+        }
+    )
+    floor = majority_floor(frame)
+    assert floor["relation"].tolist() == named
+    assert floor["n"].tolist()[-1] == 3
+    popular = plotted(frame, floor).query("panel == 'popularity'")
+    assert popular["key"].unique().tolist() == named[:1]
 
 
 def test_bare_questions_are_of_relations_that_are_not_asked():

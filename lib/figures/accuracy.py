@@ -4,7 +4,16 @@ import numpy as np
 import pandas as pd
 
 from lib.figures.redistribution import plot_pass_at_k
-from lib.figures.style import MARKER, NAME, POLICY, grouped, legend_above, name_rows, whiskers
+from lib.figures.style import (
+    MARKER,
+    NAME,
+    POLICY,
+    grouped,
+    legend_above,
+    mark_lone_points,
+    name_rows,
+    whiskers,
+)
 
 CURVE_LABELS = {
     "reward": "reward",
@@ -56,6 +65,7 @@ def _curve(log: pd.DataFrame, column: str, ax) -> None:
     """One column of the log over its steps, with an interval where the log has one."""
     colour = POLICY["grpo"]
     ax.plot(log["step"], log[column], color=colour, linewidth=1)
+    mark_lone_points(ax)
 
     bounds = {f"{column}_low": "low", f"{column}_high": "high"}
     if set(bounds) <= set(log):

@@ -2,7 +2,16 @@
 
 import pandas as pd
 
-from lib.figures.style import LOOKS, POLICY, STRATUM, banded, legend_above, name_rows, whiskers
+from lib.figures.style import (
+    LOOKS,
+    POLICY,
+    STRATUM,
+    banded,
+    legend_above,
+    mark_lone_points,
+    name_rows,
+    whiskers,
+)
 
 
 def plot_gain_shares(frame: pd.DataFrame, ax):
@@ -41,6 +50,7 @@ def plot_first_hits(frame: pd.DataFrame, ax):
         banded(ax, "step", frame[frame["who"] == who], colour, **look)
     prior = frame[frame["who"] == "prior"]
     ax.plot(prior["step"], prior["value"], color="black", linestyle=":", label="uniform prior")
+    mark_lone_points(ax)
 
     ax.set_ylim(0, 1)
     ax.set_xlabel("step")

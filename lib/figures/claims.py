@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from lib.figures.style import POLICY, name_rows, whiskers
+from lib.figures.style import POLICY, name_rows, plain, whiskers
+from lib.figures.transfer import COLOURS
 from lib.study.claims import CLAIM_WORDS
 
 LOOK = {True: ("o", POLICY["grpo"]), False: ("X", "#d55e00")}
@@ -30,8 +31,9 @@ def plot_sizes(frame: pd.DataFrame, ax):
 
     frame: dataset, billions, value, low, high.
     """
-    for marker, (dataset, rows) in zip("Dosv^PX", frame.groupby("dataset"), strict=False):
-        look = {"color": POLICY["grpo"], "marker": marker, "linestyle": ":", "label": dataset}
+    for i, (dataset, rows) in enumerate(frame.groupby("dataset")):
+        colour, marker = COLOURS[i // 7 % 7], "Dosv^PX"[i % 7]
+        look = {"color": colour, "marker": marker, "linestyle": ":", "label": plain(dataset)}
         whiskers(ax, rows["billions"], rows, **look)
     ax.set_xscale("log")
     ax.set_xlabel("parameters (billions)")

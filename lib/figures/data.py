@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lib.figures.style import name_rows, whiskers
+from lib.figures.style import mark_lone_points, name_rows, plain, whiskers
 
 BLUE = "#08306b"
 SPLIT_COLOURS = {"train": "#9ecae1", "validation": "#fdae6b", "test": BLUE}
@@ -34,6 +34,7 @@ def plot_data(frame: pd.DataFrame, axes):
 
     answers = parts["answers"]
     answered.plot(answers["x"], answers["value"], color=BLUE)
+    mark_lone_points(answered)
     answered.set(xscale="log", yscale="log")
     answered.set(xlabel="rank of the answer", ylabel="questions with it")
 
@@ -44,7 +45,7 @@ def plot_data(frame: pd.DataFrame, axes):
 
 def _relations(counts: pd.DataFrame, ax) -> None:
     """The number of questions of each relation, one bar each, stacked by split."""
-    rows = counts.assign(key=counts["key"].str.replace("_", " "))
+    rows = counts.assign(key=counts["key"].map(plain).str.replace("_", " "))
     bars = _stacked("split", SPLIT_COLOURS)
     sns.histplot(rows, y="key", weights="value", shrink=0.8, ax=ax, **bars)
     ax.grid(axis="y", visible=False)
@@ -66,9 +67,9 @@ def _popularity(rows: pd.DataFrame, ax) -> None:
     """The cumulative share over popularity, one curve for each of the largest relations."""
     sizes = rows.groupby("key", sort=False).size().sort_values(ascending=False, kind="stable")
     largest = sizes.index[: len(CURVE_LOOKS)]
-    names = [key.replace("_", " ") for key in largest]
+    names = [plain(key).replace("_", " ") for key in largest]
     shown = rows[rows["key"].isin(largest)]
-    key = shown["key"].str.replace("_", " ")
+    key = shown["key"].map(plain).str.replace("_", " ")
 
     colours = dict(zip(names, CURVE_LOOKS, strict=False))
     dashes = dict(zip(names, CURVE_LOOKS.values(), strict=False))
@@ -76,6 +77,7 @@ def _popularity(rows: pd.DataFrame, ax) -> None:
     sns.lineplot(shown, x="x", y="value", estimator=None, ax=ax, **looks)
 
     ax.set_xscale("log")
+    mark_lone_points(ax)
     _name_above(ax, columns=2)
 
 

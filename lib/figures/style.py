@@ -11,7 +11,7 @@ import yaml
 from IPython.display import Markdown, display
 from matplotlib import figure
 
-from lib.tables import write_text
+from lib.tables import save_table, write_text
 
 SINGLE, DOUBLE = 3.3, 6.9  # widths of one and of two columns, inches
 HEIGHT = 2.3
@@ -160,7 +160,7 @@ def save(fig: Figure, frame: pd.DataFrame, folder, name: str, words: str | None 
         fig.savefig(folder / f"{name}.pdf", metadata=undated)
         fig.savefig(folder / f"{name}.png", dpi=300, metadata={"Software": None})
 
-    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    save_table(frame, folder / f"{name}.csv")
     if words:
         write_text(folder / f"{name}.txt", words + "\n")
     return folder / f"{name}.png"
@@ -197,15 +197,27 @@ def grouped(ax, frame: pd.DataFrame, x: str, order, by: str, looks: dict, gap: f
         at = np.arange(len(rows)) + gap * (i - (len(shown) - 1) / 2)
         whiskers(ax, at, rows, color=colour, marker=marker, markerfacecolor=colour, label=label)
 
-    ax.set_xticks(range(len(order)), [str(name) for name in order])
+    ax.set_xticks(range(len(order)), [plain(name) for name in order])
     ax.set_xlim(-0.6, len(order) - 0.4)
     ax.grid(axis="x", visible=False)
     return ax
 
 
+def mark_lone_points(ax) -> None:
+    """Give every line of one point, which is not seen, a marker."""
+    for line in ax.lines:
+        if len(line.get_xdata()) == 1 and line.get_marker() == "None":
+            line.set_marker("o")
+
+
+def plain(text) -> str:
+    """A text of the data as matplotlib draws it as it is: two dollar signs would be a formula."""
+    return str(text).replace("$", r"\$")
+
+
 def name_rows(ax, names, counts=None) -> None:
     """Name the rows of a horizontal chart from the top down, with n where `counts` has it."""
-    labels = [str(name).replace("_", " ") for name in names]
+    labels = [plain(name).replace("_", " ") for name in names]
     if counts is not None:
         labels = [f"{label} (n={n:.0f})" for label, n in zip(labels, counts, strict=True)]
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib.figures.style import POLICY, grouped, legend_above
+from lib.figures.style import POLICY, grouped, legend_above, plain
 
 COLOURS = ("#08306b", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 MARKERS = "DosvP^X"
@@ -14,13 +14,15 @@ def plot_matrix(frame: pd.DataFrame, ax):
     frame: trained, tested, value, low, high, n.
     """
     names = list(dict.fromkeys(frame["trained"]))
-    marks = zip(COLOURS, MARKERS, strict=True)
-    looks = {name: (f"trained on {name}", *mark) for name, mark in zip(names, marks, strict=False)}
+    looks = {
+        name: (f"trained on {plain(name)}", COLOURS[i % 7], MARKERS[(i + i // 7) % 7])
+        for i, name in enumerate(names)
+    }
     counts = frame.groupby("tested")["n"].max()
     tested = list(dict.fromkeys(frame["tested"]))
     order = [*(name for name in names if name in tested), *(t for t in tested if t not in names)]
-    grouped(ax, frame, "tested", order, "trained", looks, gap=0.14)
-    ax.set_xticks(range(len(order)), [f"{name}\n(n={counts[name]:.0f})" for name in order])
+    grouped(ax, frame, "tested", order, "trained", looks, gap=min(0.14, 0.98 / len(names)))
+    ax.set_xticks(range(len(order)), [f"{plain(name)}\n(n={counts[name]:.0f})" for name in order])
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_ylabel("gain over the base policy")
     legend_above(ax, 3)
@@ -36,7 +38,7 @@ def plot_forgotten(frame: pd.DataFrame, ax):
     order = list(dict.fromkeys(frame["ability"]))
     counts = frame.groupby("ability")["n"].max()
     grouped(ax, frame, "ability", order, "policy", looks)
-    ax.set_xticks(range(len(order)), [f"{name}\n(n={counts[name]:.0f})" for name in order])
+    ax.set_xticks(range(len(order)), [f"{plain(name)}\n(n={counts[name]:.0f})" for name in order])
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_ylabel("change of accuracy")
     legend_above(ax)

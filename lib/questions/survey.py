@@ -8,8 +8,12 @@ from lib.text import normalise
 
 
 def relations(questions: pd.DataFrame) -> pd.Series:
-    """Each question's relation, `all` where the dataset has none."""
-    return questions["relation"].where(questions["relation"].notna(), "all")
+    """Each question's relation: `none` where it has none, `all` where no question has one.
+
+    `all` names all relations together; one that is itself called so is `relation all`.
+    """
+    named = questions["relation"].replace("all", "relation all")
+    return named.where(named.notna(), "none" if named.notna().any() else "all")
 
 
 def relation_counts(questions: pd.DataFrame) -> pd.DataFrame:
@@ -82,7 +86,8 @@ def plotted(questions: pd.DataFrame, floor: pd.DataFrame) -> pd.DataFrame:
 
     # of each relation, the share of its questions up to a popularity
     popular = questions.dropna(subset=["popularity"])
-    popular = pd.DataFrame({"key": relations(popular), "x": popular["popularity"]})
+    keys = relations(questions)[popular.index]
+    popular = pd.DataFrame({"key": keys, "x": popular["popularity"]})
     popular = popular.sort_values(["key", "x"])
     popular["value"] = popular.groupby("key")["x"].rank(pct=True, method="max")
 

@@ -148,7 +148,7 @@ def main() -> None:
             if not args.repo or args.repo.count("/") != 1:
                 sys.exit("push: give REPO=owner/name")
             names = {"model": args.repo, "dataset": f"{args.repo}-questions"}
-            really = bool(os.environ.get("REALLY"))
+            really = os.environ.get("REALLY") == "1"
             for kind, name in names.items():
                 print(push(kind, folders[kind], name, really))
             if not really:

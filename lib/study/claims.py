@@ -152,8 +152,8 @@ def all_claims(judge: str) -> list[Claim]:
     return [*CLAIMS, narrower, brings_less, *same]
 
 
-def read_runs(base: Path, run: str) -> pd.DataFrame:
-    """The summary rows of every run of a profile under `base`.
+def read_runs(folder: Path) -> pd.DataFrame:
+    """The summary rows of every run in a profile's folder, `outputs/<run>` with its SET.
 
     Frame of model, dataset, seed, stage, name, value, low, high, n, trainings. Three are added:
     `relative_gain` (gain over the base policy's accuracy, whose own error is left out),
@@ -162,7 +162,7 @@ def read_runs(base: Path, run: str) -> pd.DataFrame:
     there over several, it stands in place of that of the first.
     """
     frames = []
-    for path in sorted(Path(base, run).glob("*/*/seed*/summary.json")):
+    for path in sorted(folder.glob("*/*/seed*/summary.json")):
         model, dataset, seed = path.parts[-4:-1]
         frame = pd.DataFrame(load_json(path))
         frames.append(frame.assign(model=model, dataset=dataset, seed=seed))
@@ -203,9 +203,10 @@ def _relative(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _highest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each run's rate of repair in the highest of its strata."""
+    """Each run's rate of repair in the highest of its strata that has questions."""
     names = [f"repair_rate_{stratum}" for stratum in ("high", "middle", "low")]
-    found = rows[rows["name"].isin(names)].sort_values("name", key=lambda c: c.map(names.index))
+    found = rows[rows["name"].isin(names)].dropna(subset="value")
+    found = found.sort_values("name", key=lambda c: c.map(names.index))
     return found.drop_duplicates([*CELL, "seed"]).assign(name="repair_rate_highest")
 
 
@@ -264,10 +265,9 @@ def claim_verdict(claim: Claim, found: dict) -> str:
     """The verdict on a claim by its rule, from the pooled rows by name."""
     if set(claim.rows) - set(found):
         return "not run"
-    if any(np.isnan([row["low"], row["high"]]).any() for row in found.values()):
-        return "undecided"
+    unknown = any(np.isnan([row["low"], row["high"]]).any() for row in found.values())
     alone = min(row["seeds"] for row in found.values()) < 2
-    return CLAIM_WORDS[claim.holds(found)][alone]
+    return CLAIM_WORDS[None if unknown else claim.holds(found)][alone]
 
 
 def relative_gains(rows: pd.DataFrame) -> pd.DataFrame:

@@ -40,10 +40,10 @@ MARKUP = TAGS | {"h3", "h4", "ul", "ol", "li", "em", "strong", "code", "pre", "a
 def question_rows(run: Path) -> list[dict]:
     """What the page shows of each test question, as far as the run has come.
 
-    id, question, gold, golds, relation; before and after with rightBefore and rightAfter (None: no
-    verdict) of greedy answers; outcome; share and shareAfter of right samples, stratum; samples and
-    samplesAfter as [text, times, right]. The samples before are those that 05 takes for them, not
-    its control.
+    id, question, gold, golds, relation; before and after (None: not asked yet) with rightBefore and
+    rightAfter (None: no verdict) of greedy answers; outcome; share and shareAfter of right samples,
+    stratum; samples and samplesAfter as [text, times, right]. The samples before are those that 05
+    takes for them, not its control.
     """
     path = run / "02_dedup" / "questions.parquet"
     if not path.exists():
@@ -60,14 +60,16 @@ def question_rows(run: Path) -> list[dict]:
 
     rows = []
     for one in test.itertuples():
-        old, right_old = before.get(one.question_id, ("", None))
-        new, right_new = after.get(one.question_id, ("", None))
+        old, right_old = before.get(one.question_id, (None, None))
+        new, right_new = after.get(one.question_id, (None, None))
         share, stratum, samples = drawn.get(one.question_id, (None, None, None))
         share_after, _, samples_after = later.get(one.question_id, (None, None, None))
         row = {"id": one.question_id, "question": one.question, "gold": one.answers[0]}
-        row |= {"golds": list(one.answers), "relation": one.relation, "before": old, "after": new}
+        relation = None if pd.isna(one.relation) else one.relation
+        row |= {"golds": list(one.answers), "relation": relation, "before": old, "after": new}
         row |= {"rightBefore": right_old, "rightAfter": right_new}
-        row |= {"outcome": OUTCOMES.get((right_old, right_new), "no verdict")}
+        unknown = "not asked yet" if None in (old, new) else "no verdict"
+        row |= {"outcome": OUTCOMES.get((right_old, right_new), unknown)}
         row |= {"share": share, "shareAfter": share_after, "stratum": stratum}
         rows.append(row | {"samples": samples, "samplesAfter": samples_after})
     return rows

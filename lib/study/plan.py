@@ -325,7 +325,7 @@ def took(profile: Profile, run: str, seed: int = 0) -> pd.Series:
 
 
 def main() -> None:
-    measure = bool(os.environ.get("MEASURE"))
+    measure = os.environ.get("MEASURE") == "1"
     try:
         profile = load_profile(*sys.argv[1:])
         shape = read_shape(profile.models[profile.model])
