@@ -605,7 +605,9 @@ def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
     for seed in (0, 1):
         staged(seed, f'{PY} {tmp_path}/ask.py > "$PLANS/said$SEED" || exit 1')
     path = write(tmp_path, run="gpu", slurm={"judge": {"cpus_per_task": 1}})
-    done = run_grid("submit", path)
+    words = [f"GRID={path}", "SLURM=1", f"OUTPUTS={tmp_path}", f"PY={PY}"]  # make exports them
+    asked = ["/usr/bin/make", "grid", *words]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [job["kind"] for job in jobs_of(tmp_path)] == ["judge", "array", "end"]
     assert until(lambda: not queued(tmp_path))

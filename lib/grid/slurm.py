@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.config import ROOT
-from lib.grid.cells import Cell, Grid, Resources
+from lib.grid.cells import Cell, Grid, Resources, plain_environment
 from lib.grid.state import Queued, look
 from lib.processes import hold, let_go
 from lib.tables import load_json, write_text
@@ -31,10 +31,14 @@ def grid_folder(name: str) -> str:
 
 
 def ask(*command: str) -> str:
-    """What a command of Slurm prints; raises SlurmError with its own words."""
+    """What a command of Slurm prints; raises SlurmError with its own words.
+
+    A job gets this environment: the make in it must not read what this process's make was told.
+    """
     if not shutil.which(command[0]):
         raise SlurmError(f"{command[0]} is not on PATH: run this where Slurm takes jobs")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = plain_environment()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SlurmError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
     return done.stdout
