@@ -429,7 +429,20 @@ def test_the_array_s_file_by_hand(monkeypatch, tmp_path):
         "exec make judge RUN=smoke PY=.venv/bin/python "
         'JUDGE="--host 0.0.0.0 --port $((20000 + SLURM_JOB_ID % 10000))"'
     )
-    assert end_script("mine", "11").splitlines()[-1] == "scancel 11"
+    options = ["--qos=gpu", "--gres=gpu:8", "--gpus-per-task=1", "-G 8", "-p gpu"]
+    asked = grid.slurm.model_copy(update={"account": "mine", "sbatch": options})
+    lines = end_script("mine", grid.model_copy(update={"slurm": asked}), "11").splitlines()
+    assert lines[2:] == [
+        "#SBATCH --output=outputs/grids/mine/end-%j.out",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --account=mine",
+        "#SBATCH --time=5",
+        "#SBATCH --qos=gpu",
+        "#SBATCH -p gpu",
+        "#SBATCH --nodes=1",
+        "scancel 11",
+    ]
     assert "--judge" not in array_script("mine", grid, list_cells(grid), "python", None)
 
 
@@ -603,13 +616,23 @@ def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
     monkeypatch.setenv("JUDGE_PYTHON", interpreter(tmp_path / "vllm", ABOUT, server))
     (tmp_path / "ask.py").write_text(ASK)
     for seed in (0, 1):
-        staged(seed, f'{PY} {tmp_path}/ask.py > "$PLANS/said$SEED" || exit 1')
+        waits = "until [[ -e $PLANS/go ]]; do sleep 0.2; done"
+        staged(seed, f'{PY} {tmp_path}/ask.py > "$PLANS/said$SEED" || exit 1; {waits}')
     path = write(tmp_path, run="gpu", slurm={"judge": {"cpus_per_task": 1}})
     words = [f"GRID={path}", "SLURM=1", f"OUTPUTS={tmp_path}", f"PY={PY}"]  # make exports them
     asked = ["/usr/bin/make", "grid", *words]
     done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [job["kind"] for job in jobs_of(tmp_path)] == ["judge", "array", "end"]
+    assert "nothing to submit" in run_grid("submit", path).stdout
+
+    # a job that ends the judge and is lost is submitted again, without a cell to make
+    subprocess.run(["scancel", jobs_of(tmp_path)[-1]["id"]], check=True)
+    again = run_grid("submit", path)
+    assert again.returncode == 0, again.stderr
+    assert [job["kind"] for job in jobs_of(tmp_path)[3:]] == ["end"]
+    assert "submitted end" in again.stdout.splitlines()[-1]
+    (tmp_path / "plans" / "go").touch()
     assert until(lambda: not queued(tmp_path))
     table = run_grid("state", path).stdout
     assert states(table) == ["done", "done"], table

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -96,11 +97,14 @@ def judge_script(name: str, grid: Grid, py: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def end_script(name: str, judge: str) -> str:
-    """The sbatch file of the job that ends the judge."""
-    lines = ["#!/bin/bash", f"#SBATCH --job-name=grid-{name}-end", "#SBATCH --time=5"]
-    lines.append(f"#SBATCH --output={grid_folder(name)}/end-%j.out")
-    return "\n".join([*lines, f"scancel {judge}"]) + "\n"
+def end_script(name: str, grid: Grid, judge: str) -> str:
+    """The sbatch file of the job that ends the judge: a cell's resources but GPUs, five minutes."""
+    asked = grid.slurm
+    plain = [option for option in asked.sbatch if not re.match(r"-G|--gres|--[a-z-]*gpu", option)]
+    few = {"gpus_per_node": 0, "cpus_per_task": None, "time": "5", "sbatch": plain}
+    folder = grid_folder(name)
+    lines = head(f"grid-{name}-end", f"{folder}/end-%j.out", asked.model_copy(update=few))
+    return "\n".join([*lines, "#SBATCH --nodes=1", f"scancel {judge}"]) + "\n"
 
 
 def read_jobs(name: str) -> list[dict]:
@@ -127,7 +131,8 @@ def queued_cells(name: str, queue: dict[str, str] | None) -> dict[str, Queued]:
 def submit(name: str, grid: Grid, cells: list[Cell], py: str) -> list[str]:
     """Submit what is neither done nor queued nor running; a line for each job that was submitted.
 
-    Raises SlurmError, and FolderInUse while another process submits the same grid.
+    So is the job that ends the judge, where a judge lives and no job will end it. Raises
+    SlurmError, and FolderInUse while another process submits the same grid.
     """
     ask("sbatch", "--version")
     queue = ask_queue()
@@ -143,7 +148,7 @@ def submit(name: str, grid: Grid, cells: list[Cell], py: str) -> list[str]:
             if row.state not in ("done", "running")
             and not getattr(known.get(row.cell.line), "state", "")
         ]
-        return _submit(name, grid, todo, py, queue) if todo else []
+        return _submit(name, grid, todo, py, queue)
     finally:
         let_go(folder)
 
@@ -152,6 +157,10 @@ def _submit(name, grid, cells, py, queue) -> list[str]:
     """Judge, array and the job that ends the judge; each is noted as soon as it is submitted."""
     jobs, told, options = read_jobs(name), [], []
     folder = grid_folder(name)
+    living = {job.partition("_")[0] for job in queue}
+
+    def alive(kind: str) -> list[str]:
+        return [job["id"] for job in jobs if job["kind"] == kind and job["id"] in living]
 
     def send(kind: str, script: str, *more: str, **noted) -> str:
         path = f"{folder}/{kind}.sbatch"
@@ -160,32 +169,30 @@ def _submit(name, grid, cells, py, queue) -> list[str]:
         jobs.append({"kind": kind, "id": number, "at": time.time(), **noted})
         write_text(ROOT / folder / "jobs.json", json.dumps(jobs, indent=1) + "\n")
         told.append(f"submitted {kind} as job {number} ({path})")
+        living.add(number)
         return number
 
-    judge, fresh = None, False
-    if grid.slurm.judge:
-        make_key(ROOT / folder / "key")
-        living = [j["id"] for j in jobs if j["kind"] == "judge" and j["id"] in queue]
-        fresh = not living
-        judge = living[-1] if living else send("judge", judge_script(name, grid, py))
-        options = [f"--dependency=after:{judge}"]
+    judge, fresh = next(reversed(alive("judge")), None), False
+    if cells:
+        if grid.slurm.judge:
+            make_key(ROOT / folder / "key")
+            fresh = judge is None
+            judge = judge or send("judge", judge_script(name, grid, py))
+            options = [f"--dependency=after:{judge}"]
+        script = array_script(name, grid, cells, py, judge if grid.slurm.judge else None)
+        try:
+            send("array", script, *options, cells=[cell.line for cell in cells])
+        except SlurmError:
+            if fresh:
+                ask("scancel", judge)
+            raise
 
-    words = [cell.line for cell in cells]
-    try:
-        send("array", array_script(name, grid, cells, py, judge), *options, cells=words)
-    except SlurmError:
-        if fresh:
-            ask("scancel", judge)
-        raise
-
-    if judge:
-        ends = [j["id"] for j in jobs if j["kind"] == "end" and j["id"] in queue]
+    ends = alive("end")
+    if judge and (cells or not ends):
         if ends:
             ask("scancel", *ends)
-        living = {job.partition("_")[0] for job in queue}
-        arrays = [j["id"] for j in jobs if j["kind"] == "array" and j["id"] in living]
-        after = ":".join([*arrays, jobs[-1]["id"]])
-        send("end", end_script(name, judge), f"--dependency=afterany:{after}")
+        after = [f"--dependency=afterany:{':'.join(alive('array'))}"] if alive("array") else []
+        send("end", end_script(name, grid, judge), *after)
     return told
 
 
