@@ -20,8 +20,15 @@ import yaml
 
 from lib.config import PROFILES, ROOT, ProfileError
 from lib.grid.attempt import last_line_of, seconds_at_work
-from lib.grid.cells import Cell, list_cells, load_grid
-from lib.grid.slurm import SlurmError, array_script, end_script, judge_script, wait_for_judge
+from lib.grid.cells import Cell, JudgeJob, list_cells, load_grid
+from lib.grid.slurm import (
+    SlurmError,
+    array_script,
+    end_script,
+    judge_script,
+    queued_cells,
+    wait_for_judge,
+)
 from lib.grid.state import Queued, Row, draw_table, failures, look
 from lib.processes import FolderInUse, held, hold, let_go
 from lib.runs import STAGES, forget
@@ -411,6 +418,7 @@ def test_the_array_s_file_by_hand(monkeypatch, tmp_path):
         f'  "{cell} 1 --target all"',
         ")",
         "export OUTPUTS=outputs",
+        "export SET=''",
         "# for profiles/accelerate/nodes.sh",
         'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
         "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))",
@@ -444,6 +452,27 @@ def test_the_array_s_file_by_hand(monkeypatch, tmp_path):
         "scancel 11",
     ]
     assert "--judge" not in array_script("mine", grid, list_cells(grid), "python", None)
+
+
+def test_each_set_has_its_own_jobs_and_reaches_them(outputs, monkeypatch, tmp_path):
+    grid = load_grid(write(tmp_path))
+    array = [{"kind": "array", "id": "11", "at": 1.0, "cells": [CELL.line]}]
+    plain = tmp_path / "grids" / "mine"
+    plain.mkdir(parents=True)
+    (plain / "jobs.json").write_text(json.dumps(array))
+    assert list(queued_cells("mine", {"11_0": "RUNNING"})) == [CELL.line]
+
+    monkeypatch.setenv("SET", "grpo.steps=50  data.test=40")
+    name = "mine+data.test=40+grpo.steps=50"
+    assert queued_cells("mine", {"11_0": "RUNNING"}) == {}
+    text = array_script("mine", grid, list_cells(grid), "python", "11")
+    lines = text.splitlines()
+    assert f"#SBATCH --output={tmp_path}/grids/{name}/%A_%a.out" in lines
+    assert "export SET='data.test=40 grpo.steps=50'" in lines
+    assert lines[-1].endswith(f"--judge {tmp_path}/grids/{name}/judge-11")
+    judged = grid.slurm.model_copy(update={"judge": JudgeJob()})
+    judge = judge_script("mine", grid.model_copy(update={"slurm": judged}), "python")
+    assert "export SET='data.test=40 grpo.steps=50'" in judge.splitlines()
 
 
 def test_the_judge_s_address_is_its_node_s_and_its_end_is_told(tmp_path, monkeypatch):
@@ -549,6 +578,19 @@ def cleared(tmp_path):
         left = queued(tmp_path)
         subprocess.run(["scancel", *left]) if left else None
         until(lambda: not queued(tmp_path))
+
+
+@real_slurm
+def test_slurm_s_cells_know_their_settings_without_its_environment(staged, tmp_path, monkeypatch):
+    monkeypatch.setenv("SET", "data.test=40")
+    staged(0, 'echo "$SET" > "$PLANS/seen"')
+    tools = f"--export=PATH={os.environ['PATH']},PLANS={tmp_path}/plans"
+    path = write(tmp_path, seeds=[0], slurm={"sbatch": [tools]})
+    done = run_grid("submit", path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "grids" / "mine+data.test=40" / "jobs.json").exists()
+    seen = tmp_path / "plans" / "seen"
+    assert until(lambda: seen.exists() and seen.read_text(), 60) == "data.test=40\n"
 
 
 @real_slurm

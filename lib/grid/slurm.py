@@ -17,6 +17,7 @@ from lib.grid.cells import Cell, Grid, Resources, plain_environment
 from lib.grid.state import Queued, look
 from lib.processes import hold, let_go
 from lib.tables import load_json, write_text
+from lib.variants import given, variant_name
 
 # a port of one's own: jobs of several people may share a node
 OWN_PORT = "$((20000 + SLURM_JOB_ID % 10000))"
@@ -27,8 +28,11 @@ class SlurmError(RuntimeError):
 
 
 def grid_folder(name: str) -> str:
-    """Where a grid's sbatch files, their logs and `jobs.json` lie, from the repository's root."""
-    return f"{os.environ.get('OUTPUTS', 'outputs')}/grids/{name}"
+    """Where a grid's sbatch files, their logs and `jobs.json` lie, from the repository's root.
+
+    Each SET has its own: the same cells with other settings are other runs.
+    """
+    return f"{os.environ.get('OUTPUTS', 'outputs')}/grids/{variant_name(name)}"
 
 
 def ask(*command: str) -> str:
@@ -60,6 +64,11 @@ def head(name: str, log: str, asked: Resources) -> list[str]:
     return ["#!/bin/bash", *(f"#SBATCH {option}" for option in [*options, *asked.sbatch])]
 
 
+def export_set() -> str:
+    """The line of an sbatch file for SET: `--export=NONE` hands down nothing of it."""
+    return f"export SET={shlex.quote(' '.join(given()))}"
+
+
 def array_script(name: str, grid: Grid, cells: list[Cell], py: str, judge: str | None) -> str:
     """The sbatch file of the job array: a task for each cell. judge: the job that serves it."""
     folder, ask_for = grid_folder(name), grid.slurm
@@ -74,6 +83,7 @@ def array_script(name: str, grid: Grid, cells: list[Cell], py: str, judge: str |
         *(f'  "{cell.line}"' for cell in cells),
         ")",
         f"export OUTPUTS={os.environ.get('OUTPUTS', 'outputs')}",
+        export_set(),
         "# for profiles/accelerate/nodes.sh",
         'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
         f"export MASTER_PORT={OWN_PORT}",
@@ -91,6 +101,7 @@ def judge_script(name: str, grid: Grid, py: str) -> str:
         *head(f"grid-{name}-judge", f"{folder}/judge-%j.out", job),
         "#SBATCH --nodes=1",
         f"export OUTPUTS={folder}/judge-$SLURM_JOB_ID VLLM_API_KEY=$(<{folder}/key)",
+        export_set(),
         'rm -f "$OUTPUTS/judge.json"  # of the same job, begun on another node',
         job.command or f"exec make judge RUN={grid.run[0]} PY={shlex.quote(py)} {options}",
     ]
