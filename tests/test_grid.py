@@ -477,7 +477,8 @@ def test_each_set_has_its_own_jobs_and_reaches_them(outputs, monkeypatch, tmp_pa
 
 def test_the_judge_s_address_is_its_node_s_and_its_end_is_told(tmp_path, monkeypatch):
     squeue = tmp_path / "squeue"
-    squeue.write_text('#!/bin/bash\necho "11 RUNNING"\necho "12_0 PENDING"\n')
+    again = f'[[ ! -e {tmp_path}/asked ]] || echo "14 RUNNING"; touch {tmp_path}/asked'
+    squeue.write_text(f'#!/bin/bash\necho "11 RUNNING"\necho "14 PENDING"\n{again}\n')
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("NO_PROXY", "localhost")
@@ -493,8 +494,14 @@ def test_the_judge_s_address_is_its_node_s_and_its_end_is_told(tmp_path, monkeyp
         "NO_PROXY": "localhost,node7",
         "no_proxy": "node7",
     }
+    for job in (13, 14):
+        shutil.copytree(folder, tmp_path / f"judge-{job}")
     with pytest.raises(SlurmError, match=r"the judge, job 13, has ended; .*judge-13.out says why"):
         wait_for_judge(tmp_path / "judge-13", every=0.01)
+    (tmp_path / "asked").unlink()
+    began = time.monotonic()
+    wait_for_judge(tmp_path / "judge-14", every=0.5)  # its note is of its last start
+    assert time.monotonic() - began > 0.5
 
 
 def test_without_slurm_submission_ends_in_one_line(staged, tmp_path, monkeypatch):

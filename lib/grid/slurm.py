@@ -215,19 +215,23 @@ def make_key(path: Path) -> None:
 
 
 def wait_for_judge(folder: Path, every: float = 10.0) -> dict[str, str]:
-    """The environment in which runs find the grid's judge, as soon as it answers.
+    """The environment in which runs find the grid's judge, as soon as its job runs and answers.
 
     folder: of the judge's job, `judge-<job>`. Raises SlurmError when the job has ended.
     """
     job, note = folder.name.removeprefix("judge-"), folder / "judge.json"
-    while not note.exists():
-        with suppress(SlurmError):  # Slurm's controller may be away for a while
-            if job not in ask_queue():
+    while True:
+        try:
+            state = ask_queue().get(job)
+        except SlurmError:  # Slurm's controller may be away for a while
+            state = "RUNNING"
+        if state is None:
+            raise SlurmError(f"the judge, job {job}, has ended; {folder}.out says why")
+        if state == "RUNNING":  # queued again it has the note of its last start
+            with suppress(FileNotFoundError):
+                about = load_json(note)
                 break
         time.sleep(every)
-    if not note.exists():
-        raise SlurmError(f"the judge, job {job}, has ended; {folder}.out says why")
-    about = load_json(note)
     port, host = urlsplit(about["base_url"]).port, about["host"]
     key = (folder.parent / "key").read_text().strip()
     found = {"OPENAI_BASE_URL": f"http://{host}:{port}/v1", "OPENAI_API_KEY": key}
