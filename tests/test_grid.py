@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from lib.config import PROFILES, ROOT, ProfileError
-from lib.grid.attempt import last_line_of, seconds_at_work
+from lib.grid.attempt import attempt, last_line_of, seconds_at_work
 from lib.grid.cells import Cell, JudgeJob, list_cells, load_grid
 from lib.grid.slurm import (
     SlurmError,
@@ -488,12 +488,13 @@ def test_the_judge_s_address_is_its_node_s_and_its_end_is_told(tmp_path, monkeyp
     (tmp_path / "key").write_text("secret\n")
     note = {"base_url": "http://127.0.0.1:20011/v1", "model": "m", "pid": 5, "host": "node7"}
     (folder / "judge.json").write_text(json.dumps(note))
-    assert wait_for_judge(folder) == {
+    variables = {
         "OPENAI_BASE_URL": "http://node7:20011/v1",
         "OPENAI_API_KEY": "secret",
         "NO_PROXY": "localhost,node7",
         "no_proxy": "node7",
     }
+    assert wait_for_judge(folder) == (variables, note)
     for job in (13, 14):
         shutil.copytree(folder, tmp_path / f"judge-{job}")
     with pytest.raises(SlurmError, match=r"the judge, job 13, has ended; .*judge-13.out says why"):
@@ -656,14 +657,19 @@ print(json.load(urllib.request.urlopen(asked))["data"][0]["id"], len(os.environ[
 """
 
 
-@real_slurm
-def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
-    staged, cleared, tmp_path, monkeypatch
-):
+@pytest.fixture
+def judge_here(staged, tmp_path, monkeypatch):
+    """A stand-in for vLLM that a grid's judge runs, and `ask.py`, which asks it."""
     server = SERVER.replace('("127.0.0.1", port)', '("0.0.0.0", port)')
     (tmp_path / "vllm").mkdir()
     monkeypatch.setenv("JUDGE_PYTHON", interpreter(tmp_path / "vllm", ABOUT, server))
     (tmp_path / "ask.py").write_text(ASK)
+
+
+@real_slurm
+def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
+    staged, cleared, judge_here, tmp_path
+):
     for seed in (0, 1):
         waits = "until [[ -e $PLANS/go ]]; do sleep 0.2; done"
         staged(seed, f'{PY} {tmp_path}/ask.py > "$PLANS/said$SEED" || exit 1; {waits}')
@@ -693,6 +699,46 @@ def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
         in (tmp_path / "grids" / "mine" / f"judge-{judge}.out").read_text()
     )
     assert (tmp_path / "grids" / "mine" / "key").stat().st_mode & 0o777 == 0o600
+
+
+@real_slurm
+def test_a_cell_goes_on_with_a_judge_that_slurm_started_again(
+    staged, cleared, judge_here, tmp_path
+):
+    requeue = f"""
+if [[ ! -e $PLANS/again ]]; then
+  touch "$PLANS/again"
+  judge=$(basename {tmp_path}/grids/mine/judge-*/)
+  judge=${{judge#judge-}}
+  scontrol requeue "$judge"
+  until [[ $(squeue -h -j "$judge" -o %T) == PENDING ]]; do sleep 0.2; done
+  scontrol update JobId="$judge" StartTime=now  # Slurm would wait two minutes
+  stage 03_baselines
+  echo '03_baselines failed: JudgeFailed: no answer'
+  exit 2
+fi
+{PY} {tmp_path}/ask.py > "$PLANS/said" || exit 1
+"""
+    staged(0, requeue)
+    path = write(tmp_path, run="gpu", seeds=[0], slurm={"judge": {"cpus_per_task": 1}})
+    assert run_grid("submit", path).returncode == 0
+    assert until(lambda: not queued(tmp_path))
+    table = run_grid("state", path).stdout
+    assert states(table) == ["done"], table
+    assert (tmp_path / "plans" / "said").read_text() == "Qwen/Qwen2.5-7B-Instruct 32\n"
+    log = CELL._replace(run="gpu").folder / "grid.log"
+    assert log.read_text().count("-- the judge was started again: make goes on") == 1
+
+
+def test_make_runs_again_only_for_another_judge(staged, tmp_path):
+    staged(0, "echo x >> $PLANS/tries; exit 2")
+    judges = iter([1, 1])
+    assert attempt(CELL, PY, lambda: ({}, next(judges))) == 2
+    assert (tmp_path / "plans" / "tries").read_text() == "x\n"
+
+    judges = iter(range(9))
+    assert attempt(CELL, PY, lambda: ({}, next(judges))) == 2
+    assert (tmp_path / "plans" / "tries").read_text() == "x\n" * 5  # three times more
 
 
 TOGETHER = """

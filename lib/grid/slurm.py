@@ -214,10 +214,11 @@ def make_key(path: Path) -> None:
             file.write(secrets.token_urlsafe(24) + "\n")
 
 
-def wait_for_judge(folder: Path, every: float = 10.0) -> dict[str, str]:
+def wait_for_judge(folder: Path, every: float = 10.0) -> tuple[dict[str, str], dict]:
     """The environment in which runs find the grid's judge, as soon as its job runs and answers.
 
-    folder: of the judge's job, `judge-<job>`. Raises SlurmError when the job has ended.
+    With it the judge's note, another one whenever the judge was started again. folder: of the
+    judge's job, `judge-<job>`. Raises SlurmError when the job has ended.
     """
     job, note = folder.name.removeprefix("judge-"), folder / "judge.json"
     while True:
@@ -237,4 +238,4 @@ def wait_for_judge(folder: Path, every: float = 10.0) -> dict[str, str]:
     found = {"OPENAI_BASE_URL": f"http://{host}:{port}/v1", "OPENAI_API_KEY": key}
     for name in ("NO_PROXY", "no_proxy"):  # a proxy has no business between two nodes
         found[name] = ",".join(filter(None, (os.environ.get(name), host)))
-    return found
+    return found, about
