@@ -535,6 +535,27 @@ def test_outside_slurm_nodes_is_accelerate_launch(tmp_path, monkeypatch):
     assert run_and_print([*NODES, "-m", "x"])[1] == [one]
 
 
+ZERO2 = """
+import sys
+import accelerate.commands.launch as launch
+launch.is_deepspeed_available = lambda: True  # what is installed changes no command
+launch.deepspeed_launcher = lambda args: print(launch.prepare_deepspeed_cmd_env(args)[0])
+launch.launch_command(launch.launch_command_parser().parse_args(sys.argv[1:]))
+"""
+
+
+def test_deepspeed_on_several_nodes_is_started_by_slurm_alone(tmp_path):
+    config = str(PROFILES / "accelerate" / "zero2.yaml")
+    nodes = ["--num_machines", "2", "--num_processes", "16", "--machine_rank", "1"]
+    main = ["--main_process_ip", "n1", "--main_process_port", "20012"]
+    command = [PY, "-c", ZERO2, "--config_file", config, *nodes, *main, "-m", "x"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "None\n"  # no command of deepspeed's own, which goes by pdsh
+    ignored = subprocess.run(["git", "check-ignore", ".deepspeed_env"], cwd=ROOT)
+    assert ignored.returncode == 0
+
+
 def test_a_launcher_may_lie_in_a_folder_with_spaces(tmp_path, monkeypatch):
     folder = tmp_path / "a b"
     folder.mkdir()
