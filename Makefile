@@ -177,7 +177,7 @@ endif
 # the claims read what there is
 $(OUT)/11_claims.ipynb: $(filter-out %/11_claims.ipynb,$(EXECUTED)) $(wildcard $(EXPERIMENTS))
 
-fetch: $(READY)  ## bring model, judge and benchmark of RUN from the hub, so that the run needs no network
+fetch: $(READY)  ## bring benchmarks, model and judge of RUN from the hub, so that the run needs no network
 	@$(PY) -m lib.study.fetch $(RUN) $(MODEL) $(DATASET)
 
 plan: $(READY)  ## what a run will cost: samples, steps, memory, disk, judge calls; MEASURE=1: minutes on this machine

@@ -1,5 +1,8 @@
 """The plan of a training's steps, by hand, and the processes that train."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from lib.config import load_profile
@@ -56,3 +59,26 @@ def test_the_launcher_is_honoured_and_failure_is_told(tmp_path, capsys):
     assert not left.parent.exists()
     with pytest.raises(RuntimeError, match="code 1"):
         train_apart(rft | sft, "tiny", launch="false")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--num_processes 1",
+        "--multi_gpu --num_processes 2 --main_process_port 18441",
+    ],
+)
+def test_a_failure_under_a_launcher_is_told_in_the_training_s_words(options, tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(
+        "class SettingsDiffer(ValueError): pass\nraise SettingsDiffer('grpo.steps: 1 -> 2')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parent.parent}")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    plain = "--mixed_precision no --dynamo_backend no --num_machines 1"
+    launch = f"{sys.executable} -m accelerate.commands.launch {plain} {options}"
+    with pytest.raises(RuntimeError) as error:
+        train_apart({"sft": tmp_path / "sft"}, "tiny", launch=launch, module="failing")
+    said = str(error.value)
+    assert said.startswith("failing ended with code 1, ['sft'] not whole: ")
+    assert said.endswith("SettingsDiffer: grpo.steps: 1 -> 2")
+    assert said.count("|") == 0

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,8 +11,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
-from lib.config import ROOT
+from lib.config import PROFILES, ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = {"config.json": b"{}", "model.safetensors": b"w" * 1000, "pytorch_model.bin": b"x"}
@@ -22,6 +24,20 @@ try:
     print(fetch_model(sys.argv[1]))
 except ValueError as error:
     sys.exit(str(error))
+"""
+
+MAIN = """
+import contextlib, io, sys
+from pathlib import Path
+import lib.config
+from lib.study import fetch
+lib.config.PROFILES, runs = Path(sys.argv[1]), sys.argv[2:]
+told = io.StringIO()
+for run in runs:
+    sys.argv[1:] = [run]
+    with contextlib.redirect_stdout(told):
+        fetch.main()
+print(" | ".join(told.getvalue().splitlines()))
 """
 
 
@@ -125,3 +141,44 @@ def test_a_benchmark_s_commit_is_recorded_and_known_again_without_the_hub(run):
     with hub() as address:
         assert run(code, endpoint=address, HUB_MIRROR="") == (0, recorded)
     assert run(code, endpoint=address, HUB_MIRROR="") == (0, recorded)
+
+
+def test_a_run_s_data_sets_come_first_and_a_judge_only_where_it_is_served_here(run, tmp_path):
+    profiles, folder = tmp_path / "profiles", tmp_path / "judge"
+    shutil.copytree(PROFILES, profiles)
+    folder.mkdir()
+    for name, body in MODEL.items():
+        (folder / name).write_bytes(body)
+    mine = {"extends": "laptop", "model": "m", "models": {"m": f"some/model@{COMMIT}"}}
+    mine |= {"dataset": "popqa", "transfer": {"datasets": ["simpleqa", "popqa", "atlas"]}}
+    here, there = "http://localhost:8001/v1", "http://node7:8001/v1"
+    model = f"some/model: commit {COMMIT}, 0.0 GB in"
+
+    def elsewhere(name: str) -> str:
+        return f"judge {name}: served elsewhere, not fetched"
+
+    judges = [
+        ({"model": "gpt-4o-mini"}, elsewhere("gpt-4o-mini")),
+        ({"model": "qwen2.5:7b", "base_url": here}, elsewhere("qwen2.5:7b")),
+        ({"model": "owner/big:7b"}, elsewhere("owner/big:7b")),
+        ({"model": "@owner/big"}, elsewhere("@owner/big")),
+        ({"model": "some/model", "base_url": there}, elsewhere("some/model")),
+        ({"model": str(folder), "base_url": there}, elsewhere(str(folder))),
+        ({"model": str(folder)}, f"{folder}: {folder}"),
+        ({"model": f"some/model@{COMMIT}"}, model),
+        ({"model": "some/model"}, model),
+        ({"model": "some/model", "base_url": here}, model),  # as `make judge` serves it
+    ]
+    for i, (judge, _) in enumerate(judges):
+        text = yaml.safe_dump(mine | {"judge": {"kind": "llm"} | judge})
+        (profiles / f"mine{i}.yaml").write_text(text)
+    names = [f"mine{i}" for i in range(len(judges))]
+    with hub() as address:
+        code, told = run(MAIN, str(profiles), *names, endpoint=address, HUB_MIRROR="x")
+    assert code == 0, told
+    lines = told.split(" | ")
+    for i, (_, said) in enumerate(judges):
+        *sets, trained, judged = lines[5 * i : 5 * i + 5]
+        assert sets == [f"{name}: not from the hub" for name in ("popqa", "simpleqa", "atlas")]
+        assert trained.startswith(model)
+        assert judged.startswith(said), judged

@@ -19,9 +19,16 @@ import pytest
 import yaml
 
 from lib.config import PROFILES, ROOT, ProfileError
-from lib.grid.attempt import last_line_of, seconds_at_work
-from lib.grid.cells import Cell, list_cells, load_grid
-from lib.grid.slurm import SlurmError, array_script, end_script, judge_script, wait_for_judge
+from lib.grid.attempt import attempt, last_line_of, seconds_at_work
+from lib.grid.cells import Cell, JudgeJob, list_cells, load_grid
+from lib.grid.slurm import (
+    SlurmError,
+    array_script,
+    end_script,
+    judge_script,
+    queued_cells,
+    wait_for_judge,
+)
 from lib.grid.state import Queued, Row, draw_table, failures, look
 from lib.processes import FolderInUse, held, hold, let_go
 from lib.runs import STAGES, forget
@@ -411,6 +418,7 @@ def test_the_array_s_file_by_hand(monkeypatch, tmp_path):
         f'  "{cell} 1 --target all"',
         ")",
         "export OUTPUTS=outputs",
+        "export SET=''",
         "# for profiles/accelerate/nodes.sh",
         'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
         "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))",
@@ -429,13 +437,48 @@ def test_the_array_s_file_by_hand(monkeypatch, tmp_path):
         "exec make judge RUN=smoke PY=.venv/bin/python "
         'JUDGE="--host 0.0.0.0 --port $((20000 + SLURM_JOB_ID % 10000))"'
     )
-    assert end_script("mine", "11").splitlines()[-1] == "scancel 11"
+    options = ["--qos=gpu", "--gres=gpu:8", "--gpus-per-task=1", "-G 8", "-p gpu"]
+    asked = grid.slurm.model_copy(update={"account": "mine", "sbatch": options})
+    lines = end_script("mine", grid.model_copy(update={"slurm": asked}), "11").splitlines()
+    assert lines[2:] == [
+        "#SBATCH --output=outputs/grids/mine/end-%j.out",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --account=mine",
+        "#SBATCH --time=5",
+        "#SBATCH --qos=gpu",
+        "#SBATCH -p gpu",
+        "#SBATCH --nodes=1",
+        "scancel 11",
+    ]
     assert "--judge" not in array_script("mine", grid, list_cells(grid), "python", None)
+
+
+def test_each_set_has_its_own_jobs_and_reaches_them(outputs, monkeypatch, tmp_path):
+    grid = load_grid(write(tmp_path))
+    array = [{"kind": "array", "id": "11", "at": 1.0, "cells": [CELL.line]}]
+    plain = tmp_path / "grids" / "mine"
+    plain.mkdir(parents=True)
+    (plain / "jobs.json").write_text(json.dumps(array))
+    assert list(queued_cells("mine", {"11_0": "RUNNING"})) == [CELL.line]
+
+    monkeypatch.setenv("SET", "grpo.steps=50  data.test=40")
+    name = "mine+data.test=40+grpo.steps=50"
+    assert queued_cells("mine", {"11_0": "RUNNING"}) == {}
+    text = array_script("mine", grid, list_cells(grid), "python", "11")
+    lines = text.splitlines()
+    assert f"#SBATCH --output={tmp_path}/grids/{name}/%A_%a.out" in lines
+    assert "export SET='data.test=40 grpo.steps=50'" in lines
+    assert lines[-1].endswith(f"--judge {tmp_path}/grids/{name}/judge-11")
+    judged = grid.slurm.model_copy(update={"judge": JudgeJob()})
+    judge = judge_script("mine", grid.model_copy(update={"slurm": judged}), "python")
+    assert "export SET='data.test=40 grpo.steps=50'" in judge.splitlines()
 
 
 def test_the_judge_s_address_is_its_node_s_and_its_end_is_told(tmp_path, monkeypatch):
     squeue = tmp_path / "squeue"
-    squeue.write_text('#!/bin/bash\necho "11 RUNNING"\necho "12_0 PENDING"\n')
+    again = f'[[ ! -e {tmp_path}/asked ]] || echo "14 RUNNING"; touch {tmp_path}/asked'
+    squeue.write_text(f'#!/bin/bash\necho "11 RUNNING"\necho "14 PENDING"\n{again}\n')
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("NO_PROXY", "localhost")
@@ -445,14 +488,21 @@ def test_the_judge_s_address_is_its_node_s_and_its_end_is_told(tmp_path, monkeyp
     (tmp_path / "key").write_text("secret\n")
     note = {"base_url": "http://127.0.0.1:20011/v1", "model": "m", "pid": 5, "host": "node7"}
     (folder / "judge.json").write_text(json.dumps(note))
-    assert wait_for_judge(folder) == {
+    variables = {
         "OPENAI_BASE_URL": "http://node7:20011/v1",
         "OPENAI_API_KEY": "secret",
         "NO_PROXY": "localhost,node7",
         "no_proxy": "node7",
     }
+    assert wait_for_judge(folder) == (variables, note)
+    for job in (13, 14):
+        shutil.copytree(folder, tmp_path / f"judge-{job}")
     with pytest.raises(SlurmError, match=r"the judge, job 13, has ended; .*judge-13.out says why"):
         wait_for_judge(tmp_path / "judge-13", every=0.01)
+    (tmp_path / "asked").unlink()
+    began = time.monotonic()
+    wait_for_judge(tmp_path / "judge-14", every=0.5)  # its note is of its last start
+    assert time.monotonic() - began > 0.5
 
 
 def test_without_slurm_submission_ends_in_one_line(staged, tmp_path, monkeypatch):
@@ -483,6 +533,27 @@ def test_outside_slurm_nodes_is_accelerate_launch(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
     one = "launch|--num_machines|1|--num_processes|4|--main_process_port|20012|-m|x|"
     assert run_and_print([*NODES, "-m", "x"])[1] == [one]
+
+
+ZERO2 = """
+import sys
+import accelerate.commands.launch as launch
+launch.is_deepspeed_available = lambda: True  # what is installed changes no command
+launch.deepspeed_launcher = lambda args: print(launch.prepare_deepspeed_cmd_env(args)[0])
+launch.launch_command(launch.launch_command_parser().parse_args(sys.argv[1:]))
+"""
+
+
+def test_deepspeed_on_several_nodes_is_started_by_slurm_alone(tmp_path):
+    config = str(PROFILES / "accelerate" / "zero2.yaml")
+    nodes = ["--num_machines", "2", "--num_processes", "16", "--machine_rank", "1"]
+    main = ["--main_process_ip", "n1", "--main_process_port", "20012"]
+    command = [PY, "-c", ZERO2, "--config_file", config, *nodes, *main, "-m", "x"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "None\n"  # no command of deepspeed's own, which goes by pdsh
+    ignored = subprocess.run(["git", "check-ignore", ".deepspeed_env"], cwd=ROOT)
+    assert ignored.returncode == 0
 
 
 def test_a_launcher_may_lie_in_a_folder_with_spaces(tmp_path, monkeypatch):
@@ -536,6 +607,19 @@ def cleared(tmp_path):
         left = queued(tmp_path)
         subprocess.run(["scancel", *left]) if left else None
         until(lambda: not queued(tmp_path))
+
+
+@real_slurm
+def test_slurm_s_cells_know_their_settings_without_its_environment(staged, tmp_path, monkeypatch):
+    monkeypatch.setenv("SET", "data.test=40")
+    staged(0, 'echo "$SET" > "$PLANS/seen"')
+    tools = f"--export=PATH={os.environ['PATH']},PLANS={tmp_path}/plans"
+    path = write(tmp_path, seeds=[0], slurm={"sbatch": [tools]})
+    done = run_grid("submit", path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "grids" / "mine+data.test=40" / "jobs.json").exists()
+    seen = tmp_path / "plans" / "seen"
+    assert until(lambda: seen.exists() and seen.read_text(), 60) == "data.test=40\n"
 
 
 @real_slurm
@@ -594,20 +678,37 @@ print(json.load(urllib.request.urlopen(asked))["data"][0]["id"], len(os.environ[
 """
 
 
-@real_slurm
-def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
-    staged, cleared, tmp_path, monkeypatch
-):
+@pytest.fixture
+def judge_here(staged, tmp_path, monkeypatch):
+    """A stand-in for vLLM that a grid's judge runs, and `ask.py`, which asks it."""
     server = SERVER.replace('("127.0.0.1", port)', '("0.0.0.0", port)')
     (tmp_path / "vllm").mkdir()
     monkeypatch.setenv("JUDGE_PYTHON", interpreter(tmp_path / "vllm", ABOUT, server))
     (tmp_path / "ask.py").write_text(ASK)
+
+
+@real_slurm
+def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
+    staged, cleared, judge_here, tmp_path
+):
     for seed in (0, 1):
-        staged(seed, f'{PY} {tmp_path}/ask.py > "$PLANS/said$SEED" || exit 1')
+        waits = "until [[ -e $PLANS/go ]]; do sleep 0.2; done"
+        staged(seed, f'{PY} {tmp_path}/ask.py > "$PLANS/said$SEED" || exit 1; {waits}')
     path = write(tmp_path, run="gpu", slurm={"judge": {"cpus_per_task": 1}})
-    done = run_grid("submit", path)
+    words = [f"GRID={path}", "SLURM=1", f"OUTPUTS={tmp_path}", f"PY={PY}"]  # make exports them
+    asked = ["/usr/bin/make", "grid", *words]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [job["kind"] for job in jobs_of(tmp_path)] == ["judge", "array", "end"]
+    assert "nothing to submit" in run_grid("submit", path).stdout
+
+    # a job that ends the judge and is lost is submitted again, without a cell to make
+    subprocess.run(["scancel", jobs_of(tmp_path)[-1]["id"]], check=True)
+    again = run_grid("submit", path)
+    assert again.returncode == 0, again.stderr
+    assert [job["kind"] for job in jobs_of(tmp_path)[3:]] == ["end"]
+    assert "submitted end" in again.stdout.splitlines()[-1]
+    (tmp_path / "plans" / "go").touch()
     assert until(lambda: not queued(tmp_path))
     table = run_grid("state", path).stdout
     assert states(table) == ["done", "done"], table
@@ -619,6 +720,46 @@ def test_slurm_s_judge_answers_the_cells_and_ends_after_the_last(
         in (tmp_path / "grids" / "mine" / f"judge-{judge}.out").read_text()
     )
     assert (tmp_path / "grids" / "mine" / "key").stat().st_mode & 0o777 == 0o600
+
+
+@real_slurm
+def test_a_cell_goes_on_with_a_judge_that_slurm_started_again(
+    staged, cleared, judge_here, tmp_path
+):
+    requeue = f"""
+if [[ ! -e $PLANS/again ]]; then
+  touch "$PLANS/again"
+  judge=$(basename {tmp_path}/grids/mine/judge-*/)
+  judge=${{judge#judge-}}
+  scontrol requeue "$judge"
+  until [[ $(squeue -h -j "$judge" -o %T) == PENDING ]]; do sleep 0.2; done
+  scontrol update JobId="$judge" StartTime=now  # Slurm would wait two minutes
+  stage 03_baselines
+  echo '03_baselines failed: JudgeFailed: no answer'
+  exit 2
+fi
+{PY} {tmp_path}/ask.py > "$PLANS/said" || exit 1
+"""
+    staged(0, requeue)
+    path = write(tmp_path, run="gpu", seeds=[0], slurm={"judge": {"cpus_per_task": 1}})
+    assert run_grid("submit", path).returncode == 0
+    assert until(lambda: not queued(tmp_path))
+    table = run_grid("state", path).stdout
+    assert states(table) == ["done"], table
+    assert (tmp_path / "plans" / "said").read_text() == "Qwen/Qwen2.5-7B-Instruct 32\n"
+    log = CELL._replace(run="gpu").folder / "grid.log"
+    assert log.read_text().count("-- the judge was started again: make goes on") == 1
+
+
+def test_make_runs_again_only_for_another_judge(staged, tmp_path):
+    staged(0, "echo x >> $PLANS/tries; exit 2")
+    judges = iter([1, 1])
+    assert attempt(CELL, PY, lambda: ({}, next(judges))) == 2
+    assert (tmp_path / "plans" / "tries").read_text() == "x\n"
+
+    judges = iter(range(9))
+    assert attempt(CELL, PY, lambda: ({}, next(judges))) == 2
+    assert (tmp_path / "plans" / "tries").read_text() == "x\n" * 5  # three times more
 
 
 TOGETHER = """

@@ -181,3 +181,38 @@ def test_a_server_that_ends_and_a_profile_without_a_judge(server, options, said,
     assert told.startswith("judge: ")
     assert all(part in told for part in said.split(" .* "))
     assert not note().exists()
+
+
+SLOW_END = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), os._exit(0)))
+"""
+
+
+def test_a_second_sigterm_leaves_neither_note_nor_server(outputs, tmp_path):
+    python, port = interpreter(tmp_path, ABOUT, SLOW_END + SERVER), 18437
+    judge = start(outputs, python, "--model", "some/judge", "--port", str(port))
+    assert until(note().exists), judge.communicate(timeout=5)
+    judge.terminate()
+    assert until(lambda: not note().exists(), 1.0)  # while the server still ends
+    assert taken(port)
+    judge.terminate()
+    assert judge.wait(30) == 0
+    assert not note().exists()
+    local_judge.free(port)
+
+
+def test_a_judge_of_another_machine_is_left_to_it(outputs, tmp_path):
+    python, port = interpreter(tmp_path, ABOUT), 18439
+    judge = start(outputs, python, "--model", "some/judge", "--port", str(port))
+    assert until(note().exists), judge.communicate(timeout=5)
+    theirs = json.dumps({"base_url": "u", "model": "some/judge", "pid": judge.pid, "host": "node7"})
+    note().write_text(theirs)
+    assert running() is served("some/judge") is None
+    with pytest.raises(JudgeError, match="it runs on node7"):
+        local_judge.stop_running()
+    second = start(outputs, python, "--model", "some/judge", "--port", str(port + 1))
+    assert second.communicate(timeout=30)[1].startswith("judge: it runs on node7")
+    judge.terminate()
+    assert judge.wait(30) == 0
+    assert note().read_text() == theirs

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lib.config import ROOT, ProfileError
-from lib.grid.attempt import attempt
+from lib.grid.attempt import alone, attempt
 from lib.grid.cells import Cell, list_cells, load_grid
 from lib.grid.local import run_cells
 from lib.grid.slurm import SlurmError, ask_queue, queued_cells, read_jobs, submit, wait_for_judge
@@ -42,7 +42,7 @@ def read_arguments() -> argparse.Namespace:
 def make_cell(args) -> int:
     """One attempt at a cell; its exit code."""
     cell = Cell(args.run, args.model, args.dataset, args.seed, args.target, tuple(args.variables))
-    ready = functools.partial(wait_for_judge, ROOT / args.judge) if args.judge else dict
+    ready = functools.partial(wait_for_judge, ROOT / args.judge) if args.judge else alone
     return attempt(cell, args.py, ready)
 
 

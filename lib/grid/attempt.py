@@ -13,6 +13,7 @@ from lib.grid.cells import Cell, plain_environment
 from lib.processes import PARENT, end_with_parent, hold, let_go
 from lib.tables import load_json, write_text
 
+JUDGES_MORE = 3  # how often a cell goes on with a judge that was started again
 # what a stage says where it may not go on: a setting has to change, or another process to end
 MAY_NOT = re.compile(r"\d\d_\w+ failed: (SettingsDiffer|FolderInUse|ProfileError)\b")
 
@@ -53,11 +54,17 @@ def job_name() -> str | None:
     return f"{array}_{task}" if array and task else None
 
 
-def attempt(cell: Cell, py: str, ready=dict) -> int:
+def alone() -> tuple[dict[str, str], None]:
+    """What a cell without a judge of its own has to wait for: nothing."""
+    return {}, None
+
+
+def attempt(cell: Cell, py: str, ready=alone) -> int:
     """Make a cell; make's exit code. Its words go to `grid.log`, beside the record `grid.json`.
 
-    ready: waits for what the cell needs and returns variables of the environment; an error of it
-    is the attempt's. Raises FolderInUse where another process makes the cell.
+    ready: waits for the judge that the cell needs; it returns variables of the environment and the
+    judge's note. An error of it is the attempt's. Raises FolderInUse where another process makes
+    the cell.
     """
     end_with_parent(group=True)
     folder = cell.folder
@@ -87,20 +94,34 @@ def attempt(cell: Cell, py: str, ready=dict) -> int:
 
 
 def run_make(command: list[str], log, lock: int, ready) -> int:
-    """Run make with its words in `log`; while anything of it lives, the folder stays held."""
-    try:
-        environment = plain_environment() | ready()
-    except RuntimeError as error:
-        print(error, file=log, flush=True)
-        return 1
-    environment.pop(PARENT, None)
-    made = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        pass_fds=(lock,),
-    )
-    return made.returncode
+    """Run make with its words in `log`; while anything of it lives, the folder stays held.
+
+    Where make failed and the judge was started again meanwhile, make goes on with the new one.
+    """
+    code, judge = 1, None
+    for again in range(1 + JUDGES_MORE):
+        try:
+            found, now = ready()
+        except RuntimeError as error:
+            if not again:
+                print(error, file=log, flush=True)
+            break
+        if again and now == judge:
+            break
+        if again:
+            print("-- the judge was started again: make goes on", file=log, flush=True)
+        judge = now
+        environment = plain_environment() | found
+        environment.pop(PARENT, None)
+        code = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
+        ).returncode
+        if code == 0:
+            break
+    return code

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -12,10 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.config import ROOT
-from lib.grid.cells import Cell, Grid, Resources
+from lib.grid.cells import Cell, Grid, Resources, plain_environment
 from lib.grid.state import Queued, look
 from lib.processes import hold, let_go
 from lib.tables import load_json, write_text
+from lib.variants import given, variant_name
 
 # a port of one's own: jobs of several people may share a node
 OWN_PORT = "$((20000 + SLURM_JOB_ID % 10000))"
@@ -26,15 +28,22 @@ class SlurmError(RuntimeError):
 
 
 def grid_folder(name: str) -> str:
-    """Where a grid's sbatch files, their logs and `jobs.json` lie, from the repository's root."""
-    return f"{os.environ.get('OUTPUTS', 'outputs')}/grids/{name}"
+    """Where a grid's sbatch files, their logs and `jobs.json` lie, from the repository's root.
+
+    Each SET has its own: the same cells with other settings are other runs.
+    """
+    return f"{os.environ.get('OUTPUTS', 'outputs')}/grids/{variant_name(name)}"
 
 
 def ask(*command: str) -> str:
-    """What a command of Slurm prints; raises SlurmError with its own words."""
+    """What a command of Slurm prints; raises SlurmError with its own words.
+
+    A job gets this environment: the make in it must not read what this process's make was told.
+    """
     if not shutil.which(command[0]):
         raise SlurmError(f"{command[0]} is not on PATH: run this where Slurm takes jobs")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = plain_environment()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SlurmError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
     return done.stdout
@@ -55,6 +64,11 @@ def head(name: str, log: str, asked: Resources) -> list[str]:
     return ["#!/bin/bash", *(f"#SBATCH {option}" for option in [*options, *asked.sbatch])]
 
 
+def export_set() -> str:
+    """The line of an sbatch file for SET: `--export=NONE` hands down nothing of it."""
+    return f"export SET={shlex.quote(' '.join(given()))}"
+
+
 def array_script(name: str, grid: Grid, cells: list[Cell], py: str, judge: str | None) -> str:
     """The sbatch file of the job array: a task for each cell. judge: the job that serves it."""
     folder, ask_for = grid_folder(name), grid.slurm
@@ -69,6 +83,7 @@ def array_script(name: str, grid: Grid, cells: list[Cell], py: str, judge: str |
         *(f'  "{cell.line}"' for cell in cells),
         ")",
         f"export OUTPUTS={os.environ.get('OUTPUTS', 'outputs')}",
+        export_set(),
         "# for profiles/accelerate/nodes.sh",
         'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
         f"export MASTER_PORT={OWN_PORT}",
@@ -86,17 +101,21 @@ def judge_script(name: str, grid: Grid, py: str) -> str:
         *head(f"grid-{name}-judge", f"{folder}/judge-%j.out", job),
         "#SBATCH --nodes=1",
         f"export OUTPUTS={folder}/judge-$SLURM_JOB_ID VLLM_API_KEY=$(<{folder}/key)",
+        export_set(),
         'rm -f "$OUTPUTS/judge.json"  # of the same job, begun on another node',
         job.command or f"exec make judge RUN={grid.run[0]} PY={shlex.quote(py)} {options}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def end_script(name: str, judge: str) -> str:
-    """The sbatch file of the job that ends the judge."""
-    lines = ["#!/bin/bash", f"#SBATCH --job-name=grid-{name}-end", "#SBATCH --time=5"]
-    lines.append(f"#SBATCH --output={grid_folder(name)}/end-%j.out")
-    return "\n".join([*lines, f"scancel {judge}"]) + "\n"
+def end_script(name: str, grid: Grid, judge: str) -> str:
+    """The sbatch file of the job that ends the judge: a cell's resources but GPUs, five minutes."""
+    asked = grid.slurm
+    plain = [option for option in asked.sbatch if not re.match(r"-G|--gres|--[a-z-]*gpu", option)]
+    few = {"gpus_per_node": 0, "cpus_per_task": None, "time": "5", "sbatch": plain}
+    folder = grid_folder(name)
+    lines = head(f"grid-{name}-end", f"{folder}/end-%j.out", asked.model_copy(update=few))
+    return "\n".join([*lines, "#SBATCH --nodes=1", f"scancel {judge}"]) + "\n"
 
 
 def read_jobs(name: str) -> list[dict]:
@@ -123,7 +142,8 @@ def queued_cells(name: str, queue: dict[str, str] | None) -> dict[str, Queued]:
 def submit(name: str, grid: Grid, cells: list[Cell], py: str) -> list[str]:
     """Submit what is neither done nor queued nor running; a line for each job that was submitted.
 
-    Raises SlurmError, and FolderInUse while another process submits the same grid.
+    So is the job that ends the judge, where a judge lives and no job will end it. Raises
+    SlurmError, and FolderInUse while another process submits the same grid.
     """
     ask("sbatch", "--version")
     queue = ask_queue()
@@ -139,7 +159,7 @@ def submit(name: str, grid: Grid, cells: list[Cell], py: str) -> list[str]:
             if row.state not in ("done", "running")
             and not getattr(known.get(row.cell.line), "state", "")
         ]
-        return _submit(name, grid, todo, py, queue) if todo else []
+        return _submit(name, grid, todo, py, queue)
     finally:
         let_go(folder)
 
@@ -148,6 +168,10 @@ def _submit(name, grid, cells, py, queue) -> list[str]:
     """Judge, array and the job that ends the judge; each is noted as soon as it is submitted."""
     jobs, told, options = read_jobs(name), [], []
     folder = grid_folder(name)
+    living = {job.partition("_")[0] for job in queue}
+
+    def alive(kind: str) -> list[str]:
+        return [job["id"] for job in jobs if job["kind"] == kind and job["id"] in living]
 
     def send(kind: str, script: str, *more: str, **noted) -> str:
         path = f"{folder}/{kind}.sbatch"
@@ -156,32 +180,30 @@ def _submit(name, grid, cells, py, queue) -> list[str]:
         jobs.append({"kind": kind, "id": number, "at": time.time(), **noted})
         write_text(ROOT / folder / "jobs.json", json.dumps(jobs, indent=1) + "\n")
         told.append(f"submitted {kind} as job {number} ({path})")
+        living.add(number)
         return number
 
-    judge, fresh = None, False
-    if grid.slurm.judge:
-        make_key(ROOT / folder / "key")
-        living = [j["id"] for j in jobs if j["kind"] == "judge" and j["id"] in queue]
-        fresh = not living
-        judge = living[-1] if living else send("judge", judge_script(name, grid, py))
-        options = [f"--dependency=after:{judge}"]
+    judge, fresh = next(reversed(alive("judge")), None), False
+    if cells:
+        if grid.slurm.judge:
+            make_key(ROOT / folder / "key")
+            fresh = judge is None
+            judge = judge or send("judge", judge_script(name, grid, py))
+            options = [f"--dependency=after:{judge}"]
+        script = array_script(name, grid, cells, py, judge if grid.slurm.judge else None)
+        try:
+            send("array", script, *options, cells=[cell.line for cell in cells])
+        except SlurmError:
+            if fresh:
+                ask("scancel", judge)
+            raise
 
-    words = [cell.line for cell in cells]
-    try:
-        send("array", array_script(name, grid, cells, py, judge), *options, cells=words)
-    except SlurmError:
-        if fresh:
-            ask("scancel", judge)
-        raise
-
-    if judge:
-        ends = [j["id"] for j in jobs if j["kind"] == "end" and j["id"] in queue]
+    ends = alive("end")
+    if judge and (cells or not ends):
         if ends:
             ask("scancel", *ends)
-        living = {job.partition("_")[0] for job in queue}
-        arrays = [j["id"] for j in jobs if j["kind"] == "array" and j["id"] in living]
-        after = ":".join([*arrays, jobs[-1]["id"]])
-        send("end", end_script(name, judge), f"--dependency=afterany:{after}")
+        after = [f"--dependency=afterany:{':'.join(alive('array'))}"] if alive("array") else []
+        send("end", end_script(name, grid, judge), *after)
     return told
 
 
@@ -192,23 +214,28 @@ def make_key(path: Path) -> None:
             file.write(secrets.token_urlsafe(24) + "\n")
 
 
-def wait_for_judge(folder: Path, every: float = 10.0) -> dict[str, str]:
-    """The environment in which runs find the grid's judge, as soon as it answers.
+def wait_for_judge(folder: Path, every: float = 10.0) -> tuple[dict[str, str], dict]:
+    """The environment in which runs find the grid's judge, as soon as its job runs and answers.
 
-    folder: of the judge's job, `judge-<job>`. Raises SlurmError when the job has ended.
+    With it the judge's note, another one whenever the judge was started again. folder: of the
+    judge's job, `judge-<job>`. Raises SlurmError when the job has ended.
     """
     job, note = folder.name.removeprefix("judge-"), folder / "judge.json"
-    while not note.exists():
-        with suppress(SlurmError):  # Slurm's controller may be away for a while
-            if job not in ask_queue():
+    while True:
+        try:
+            state = ask_queue().get(job)
+        except SlurmError:  # Slurm's controller may be away for a while
+            state = "RUNNING"
+        if state is None:
+            raise SlurmError(f"the judge, job {job}, has ended; {folder}.out says why")
+        if state == "RUNNING":  # queued again it has the note of its last start
+            with suppress(FileNotFoundError):
+                about = load_json(note)
                 break
         time.sleep(every)
-    if not note.exists():
-        raise SlurmError(f"the judge, job {job}, has ended; {folder}.out says why")
-    about = load_json(note)
     port, host = urlsplit(about["base_url"]).port, about["host"]
     key = (folder.parent / "key").read_text().strip()
     found = {"OPENAI_BASE_URL": f"http://{host}:{port}/v1", "OPENAI_API_KEY": key}
     for name in ("NO_PROXY", "no_proxy"):  # a proxy has no business between two nodes
         found[name] = ",".join(filter(None, (os.environ.get(name), host)))
-    return found
+    return found, about

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,21 +11,41 @@ from lib.config import ROOT
 
 
 def note() -> Path:
-    """The path of `judge.json`, in which a served judge leaves base_url, model and pid."""
+    """The path of `judge.json`, in which a served judge leaves base_url, model, pid and host."""
     return ROOT / os.environ.get("OUTPUTS", "outputs") / "judge.json"
 
 
-def running() -> dict | None:
-    """The note's base_url, model and pid; None without a note or when its process has ended."""
+def read_note() -> dict:
+    """What the note says; {} without one that can be read."""
     try:
-        served_note = json.loads(note().read_text())
-        command = Path(f"/proc/{int(served_note['pid'])}/cmdline")
+        told = json.loads(note().read_text())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def elsewhere() -> str | None:
+    """The machine that the note names, where it is another one: only there its process is seen."""
+    host = read_note().get("host")
+    return None if host == socket.gethostname() else host
+
+
+def lives(judge: dict) -> bool:
+    """Whether the process that a note of this machine names serves a judge."""
+    try:
+        command = Path(f"/proc/{int(judge['pid'])}/cmdline")
         if command.parent.parent.exists():  # Linux: the number may belong to another process by now
-            return served_note if b"lib.judge.serve" in command.read_bytes() else None
-        os.kill(served_note["pid"], 0)
-        return served_note
+            return b"lib.judge.serve" in command.read_bytes()
+        os.kill(judge["pid"], 0)
+        return True
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return False
+
+
+def running() -> dict | None:
+    """The note; None without one, of another machine, or when its process has ended."""
+    judge = read_note()
+    return judge if not elsewhere() and lives(judge) else None
 
 
 def served(model: str | None) -> str | None:

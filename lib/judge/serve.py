@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.config import ProfileError, load_profile
-from lib.judge.address import note, running
+from lib.judge.address import elsewhere, lives, note, read_note, running
 from lib.processes import ServerError, start_server, stop_server, wait_for_server
 
 PORT = 8001  # where the profile gives no address
@@ -118,11 +118,12 @@ def answers(base_url: str, model: str) -> bool:
 def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> int:
     """Run the server until it ends or is stopped, with its note; returns its exit status."""
     process = start_server(arguments, log)
+    about = {"base_url": base_url, "model": model, "pid": os.getpid()}
+    about |= {"host": socket.gethostname()}
     try:
         took = wait_for_server(process, lambda: answers(base_url, model), log, model)
         temporary = note().with_suffix(".tmp")
-        about = {"base_url": base_url, "model": model, "pid": os.getpid()}
-        temporary.write_text(json.dumps(about | {"host": socket.gethostname()}) + "\n")
+        temporary.write_text(json.dumps(about) + "\n")
         os.replace(temporary, note())
         print(
             f"{model} answers at {base_url} after {took:.0f} s; Ctrl-C or `make judge-stop` ends "
@@ -131,12 +132,28 @@ def run_server(arguments: list[str], base_url: str, model: str, log: Path) -> in
         )
         return process.wait()
     finally:
+        if read_note() == about:  # first: no run may begin with a judge that is about to end
+            note().unlink(missing_ok=True)
         stop_server(process)
-        note().unlink(missing_ok=True)
+
+
+def leave(*_) -> None:
+    """Leave through `finally`, which no second SIGTERM may cut short: Slurm and make send one."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
+
+
+def only_here() -> None:
+    """Raise JudgeError where the note is of a judge on another machine, which may live."""
+    if host := elsewhere():
+        raise JudgeError(
+            f"it runs on {host}, says {note()}: end it there, or remove the note if it was killed"
+        )
 
 
 def stop_running() -> str:
-    """End the judge that the note names; what to tell about it."""
+    """End the judge that the note names; what to tell about it. Raises JudgeError."""
+    only_here()
     running_judge = running()
     if not running_judge:
         stale = note().exists()
@@ -144,7 +161,7 @@ def stop_running() -> str:
         return "no judge runs" + "; the note of one that was killed is removed" * stale
     os.kill(running_judge["pid"], signal.SIGTERM)
     for _ in range(500):
-        if running() is None:
+        if not lives(running_judge):
             return f"the judge {running_judge['model']} is stopped"
         time.sleep(0.1)
     raise JudgeError(f"process {running_judge['pid']} does not end; kill it")
@@ -165,7 +182,7 @@ def main() -> None:
     )
     parser.add_argument("--python", default=sys.executable, help="an interpreter that has vllm")
     args, options = parser.parse_known_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave through `finally`
+    signal.signal(signal.SIGTERM, leave)
     try:
         if args.stop:
             print(stop_running())
@@ -181,6 +198,7 @@ def main() -> None:
                 f"the profile {args.run} expects its judge at {judge.base_url}: start it on that "
                 "machine"
             )
+        only_here()
         if running_judge := running():
             raise JudgeError(
                 f"{running_judge['model']} is served at {running_judge['base_url']} already; "

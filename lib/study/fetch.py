@@ -3,6 +3,7 @@
 Cluster nodes often cannot reach the hub; afterwards a run needs no network.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from lib.config import Profile, ProfileError, load_profile
+from lib.config import Judge, Profile, ProfileError, load_profile
 from lib.engine.models import locate
+from lib.judge.address import is_loopback
 from lib.questions.sources import HUB, hub_commit, read_benchmark
 from lib.tables import TableError
 
@@ -57,9 +59,23 @@ def download(name: str, revision: str) -> str:
     raise ValueError(f"{name} {what}")
 
 
-def fetch_dataset(profile: Profile) -> str:
-    """One line: which commit of the benchmark is here, how many questions it has."""
-    name = profile.dataset
+def fetch_judge(judge: Judge) -> str:
+    """One line about a judge that is a model, which `make judge` would serve, as of any model.
+
+    What another server holds, or the hub has not by such a name, is not fetched. Raises ValueError
+    and FileNotFoundError as for any model.
+    """
+    model = judge.model
+    if judge.base_url is None or is_loopback(judge.base_url):
+        if model.startswith(("/", ".", "~")):
+            return fetch_model(model)
+        if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", model):
+            return fetch_model(model if "@" in model else f"{model}@main")
+    return f"judge {model}: served elsewhere, not fetched"
+
+
+def fetch_dataset(profile: Profile, name: str) -> str:
+    """One line: which commit of a benchmark is here, how many questions it has."""
     if name not in HUB or profile.hub_mirror:
         return f"{name}: not from the hub"
     rows = len(read_benchmark(name))
@@ -69,11 +85,12 @@ def fetch_dataset(profile: Profile) -> str:
 def main() -> None:
     try:
         profile = load_profile(*sys.argv[1:])
+        others = profile.transfer.datasets if profile.transfer else []
+        for name in dict.fromkeys([profile.dataset, *others]):  # each once
+            print(fetch_dataset(profile, name), flush=True)
         print(fetch_model(profile.models[profile.model]), flush=True)
         if profile.judge.kind == "llm":
-            judge = profile.judge.model
-            print(fetch_model(judge if "@" in judge else f"{judge}@main"), flush=True)
-        print(fetch_dataset(profile))
+            print(fetch_judge(profile.judge))
     except (ProfileError, TableError, ValueError, OSError) as error:
         sys.exit(f"fetch: {' '.join(str(error).split())}")
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,10 @@ from lib.runs import run_folder
 from lib.tables import DamagedFile, load_json
 
 METHODS = ("sft", "rft", "dpo")
+PYTHON_ERROR = re.compile(
+    r"(\[rank\d+\]: )?(?!\S*(ChildFailed|CalledProcess)Error\b)"
+    r"[\w.]+(Error|Stopped|Failed|Differ|InUse|Interrupt|DamagedFile)\b"
+)
 
 
 def training_steps(profile: Profile, questions: int) -> int:
@@ -72,7 +77,7 @@ def train_apart(
     folders: the folder of each training by name; finished ones are not trained again. module: what
     trains them, called with the names. launch: the profile's launcher, such as `accelerate launch`
     ({profiles} stands for the profiles' folder), which starts a process per training; without it
-    one process trains them all. Raises RuntimeError with the last lines when a process fails.
+    one process trains them all. Raises RuntimeError with the reason when a process fails.
     """
     start = (
         shlex.split(launch.format(profiles=shlex.quote(str(PROFILES))))
@@ -91,9 +96,18 @@ def train_apart(
         code, lines = run_and_print([*start, "-m", module, *names, *options])
         unfinished = [name for name in names if not finished(folders[name])]
         if code or unfinished:
-            last = " | ".join(lines[-3:])
-            raise RuntimeError(f"{module} ended with code {code}, {unfinished} not whole: {last}")
+            said = f"{module} ended with code {code}, {unfinished} not whole"
+            raise RuntimeError(f"{said}: {reason(lines)}")
     return [load_json(Path(folder) / "budget.json") for folder in folders.values()]
+
+
+def reason(lines: list[str]) -> str:
+    """Why processes ended, from their lines: the last error of Python, else the last three lines.
+
+    What a launcher says after it, that a child has failed, is none.
+    """
+    errors = [line for line in lines if PYTHON_ERROR.match(line)]
+    return errors[-1] if errors else " | ".join(lines[-3:])
 
 
 def begin(description: str) -> tuple[list[str], Profile, Path, int]:
