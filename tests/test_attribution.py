@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from lib.study.attribution import (
     against,
+    chance_of_training,
     first_hits,
     gain_shares,
     make_subsets,
@@ -80,6 +82,31 @@ def test_difference_against_a_reference_is_paired():
     same = against({"same": (random, random)}, n_boot=500).iloc[0]
     assert same["value"] == 0 and same["low"] == -same["high"] < 0  # others might differ
     assert same["p"] == 1
+
+
+def test_a_difference_knows_what_chance_does_to_a_training():
+    repeats = [grades([1] * hits + [0] * (20 - hits)) for hits in (4, 6, 8)]  # .2, .3, .4
+    chance = chance_of_training(repeats)
+    assert chance == (pytest.approx(0.01), 2)
+    assert chance_of_training(repeats[:1]) is None
+    unjudged = [frame.assign(correct=frame["correct"].astype("boolean")) for frame in repeats]
+    unjudged[0].loc[19, "correct"] = pd.NA  # then nobody is asked that question
+    assert chance_of_training(unjudged)[0] == pytest.approx(0.01 * (20 / 19) ** 2)
+
+    zero = grades([1] * 10 + [0] * 10)
+    pairs = {"zero": (zero, pooled(repeats)), "left out": (zero, repeats[1])}
+    frame = against(pairs, chance=chance, trainings={"zero": 3}).set_index("name")
+    mean = pooled(repeats).set_index("question_id")["correct"]
+    change = zero.set_index("question_id")["correct"] - mean
+    total = change.var() / 20 + 0.01 * (1 + 1 / 3)
+    assert frame.loc["zero", "value"] == pytest.approx(0.2)
+    df = total**2 / ((change.var() / 20) ** 2 / 19 + (0.01 * 4 / 3) ** 2 / 2)
+    half = t.ppf(0.975, df) * np.sqrt(total)
+    assert frame.loc["zero", "high"] == pytest.approx(0.2 + half)
+    assert frame.loc["left out", "high"] > frame.loc["zero", "high"]
+    assert (frame["p"] > 0.05).all()
+    alone = against(pairs).set_index("name")  # of questions alone
+    assert alone.loc["zero", "low"] > 0
 
 
 ROLLOUTS = pd.DataFrame({

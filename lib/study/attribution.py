@@ -3,7 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from lib.metrics import gain, holm, pair, paired_interval, paired_permutation, ratio, wilson
+from lib.metrics import (
+    error_of_mean,
+    gain,
+    holm,
+    pair,
+    paired_interval,
+    paired_permutation,
+    ratio,
+    student,
+    wilson,
+)
 from lib.study.redistribution import expected_again
 
 
@@ -105,20 +115,47 @@ def without_interval(shares: pd.DataFrame, idle) -> pd.DataFrame:
     return shares.assign(**{end: shares[end].mask(shares["subset"].isin(idle)) for end in ends})
 
 
-def against(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]], n_boot: int = 2000, seed: int = 0):
+def chance_of_training(repeats: list[pd.DataFrame]) -> tuple[float, int] | None:
+    """The variance of one training's accuracy, and its degrees of freedom; None without repeats.
+
+    repeats: grades of trainings that differ by chance alone, such as those on random subsets of one
+    size, on the same questions.
+    """
+    if len(repeats) < 2:
+        return None
+    verdicts = [frame.set_index("question_id")["correct"] for frame in repeats]
+    reached = pd.concat(verdicts, axis=1).dropna().astype(float).mean()
+    return float(reached.var()), len(repeats) - 1
+
+
+def against(
+    pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]],
+    n_boot: int = 2000,
+    seed: int = 0,
+    chance: tuple[float, int] | None = None,
+    trainings: dict[str, int] | None = None,
+):
     """Accuracy of one policy less another's on the same questions, one Holm family.
 
     pairs: name -> (policy, reference), frames of question_id and correct (a verdict, or a mean of
-    several). Frame of name, value, low, high, n, p (paired permutation), holm.
+    several). chance: of a training, as `chance_of_training` gives it; then the intervals and p are
+    Student's, of questions and trainings, else of questions alone. trainings: how many the
+    reference of a pair pools, by name, where it is not one. Frame of name, value, low, high, n, p
+    (without `chance` by paired permutation), holm.
     """
-    rows = []
+    rows, pools = [], trainings or {}
     for name, sides in pairs.items():
         kept = [frame.dropna(subset="correct")[["question_id", "correct"]] for frame in sides]
         both = kept[0].merge(kept[1], on="question_id", suffixes=("", "_reference"))
         both = both.astype({"correct": float, "correct_reference": float})
         change = both["correct"] - both["correct_reference"]
-        low, high = paired_interval(change, n_boot, seed)
-        p = paired_permutation(both["correct_reference"], both["correct"], seed)
+        if chance:
+            spread = chance[0] * (1 + 1 / pools.get(name, 1))
+            found = student(change.mean(), [error_of_mean(change), (spread, chance[1])])
+            low, high, p = found.values()
+        else:
+            low, high = paired_interval(change, n_boot, seed)
+            p = paired_permutation(both["correct_reference"], both["correct"], seed)
         rows.append((name, change.mean(), low, high, len(both), p))
     frame = pd.DataFrame(rows, columns=["name", "value", "low", "high", "n", "p"])
     return frame.assign(holm=holm(frame["p"]))
