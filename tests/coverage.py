@@ -29,6 +29,7 @@ from lib.metrics import (
     smallest_visible_gain,
     wilson,
 )
+from lib.study import attribution
 from lib.study.claims import pool_seeds
 from lib.study.confidence import FITS, measures
 from lib.study.methods import gain_over_seeds
@@ -147,6 +148,20 @@ _draw = np.random.default_rng(1)
 MIXED = _draw.random(MANY) + 0.15 * _draw.standard_normal(MANY)
 
 
+def subset(rng, n: int, repeats: int, spread: float = 0.12):
+    """Trainings on subsets that bring the same: one against several pooled, and against one."""
+    questions = 1.2 * rng.standard_normal(n)
+
+    def training() -> pd.DataFrame:
+        return grades(questions + spread * rng.standard_normal() + 0.7 * rng.standard_normal(n) > 0)
+
+    ours, full, others = training(), training(), [training() for _ in range(repeats)]
+    pairs = {"pooled": (ours, attribution.pooled(others)), "one": (ours, full)}
+    chance = attribution.chance_of_training(others)
+    rows = attribution.against(pairs, chance=chance, trainings={"pooled": repeats})
+    return [(0, row.low, row.high) for row in rows.itertuples()]
+
+
 def pooled(rng, seeds: int, common: float):
     """Runs whose numbers differ by training, and err together by their questions (`common`)."""
     values = rng.normal(0.2, 0.03, seeds) + rng.normal(0, common)
@@ -209,6 +224,8 @@ def kinds() -> Iterator[tuple[str, Callable, list[str]]]:
             lambda rng, s=seeds: over_seeds(rng, 1000, s),
             [""],
         )
+    parts = ["against random ones", "left out"]
+    yield "subset of training questions", lambda rng: subset(rng, 400, 3), parts
     yield "claims over 3 seeds, other questions", lambda rng: pooled(rng, 3, 0.0), [""]
     yield "claims over 3 seeds, the same questions", lambda rng: pooled(rng, 3, 0.02), [""]
     for facts in (40, 200):
