@@ -176,7 +176,7 @@ def compare_runs(first: Path, second: Path) -> tuple[pd.DataFrame, list[str]]:
     for name in shared:
         frames = {str(first): read_graded(one[name]), str(second): read_graded(two[name])}
         tables.append(compare_files(frames).assign(file=name))
-        for note in notes(frames):
+        for note in notes(frames, *pair_up(frames)):
             noted.setdefault(note, []).append(name)
     table = pd.concat(tables, ignore_index=True).assign(holm=lambda table: holm(table["p"]))
     return table, [f"{note} ({', '.join(policies)})" for note, policies in noted.items()]
@@ -197,7 +197,7 @@ def difference(row, first: str) -> str:
 
 def sentences(frames: dict[str, pd.DataFrame], table: pd.DataFrame) -> list[str]:
     """What `main` prints: a line for each file, then for each comparison, then what to know."""
-    paired, _ = pair_up(frames)
+    paired, note = pair_up(frames)
     lines = []
     for name, rows in paired.items():
         reached = accuracy(rows)
@@ -205,12 +205,14 @@ def sentences(frames: dict[str, pd.DataFrame], table: pd.DataFrame) -> list[str]
         right = f"{estimate(reached, '.1%')} right" if reached["n"] else "no answer has a verdict"
         lines.append(f"{name}: {right}{failed}")
     lines += [difference(row, next(iter(paired))) for row in table.itertuples()]
-    return lines + notes(frames)
+    return lines + notes(frames, paired, note)
 
 
-def notes(frames: dict[str, pd.DataFrame]) -> list[str]:
-    """What to know of a comparison: why it pairs by text, questions of one side, other judges."""
-    paired, note = pair_up(frames)
+def notes(frames: dict[str, pd.DataFrame], paired: dict, note: str) -> list[str]:
+    """What to know of a comparison: why it pairs by text, questions of one side, other judges.
+
+    paired, note: as of `pair_up`.
+    """
     lines = [f"note: {note}"] if note else []
     first, *others = paired
     asked = {name: set(rows["question_id"]) for name, rows in paired.items()}

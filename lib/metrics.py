@@ -111,6 +111,12 @@ def gain(before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 2000, seed: in
     return {"value": value, "low": low, "high": high, "n": len(change), "p": p}
 
 
+def beside(grades: list[pd.DataFrame]) -> pd.DataFrame:
+    """The verdicts of several policies as columns, on the questions where all have one."""
+    columns = [frame.set_index("question_id")["correct"] for frame in grades]
+    return pd.concat(columns, axis=1, join="inner").dropna().astype(float)
+
+
 def paired_interval(change, n_boot: int = 2000, seed: int = 0) -> tuple[float, float]:
     """The bootstrap interval (low, high) of the mean of the questions' differences.
 

@@ -105,6 +105,8 @@ def test_a_difference_knows_what_chance_does_to_a_training():
     assert frame.loc["zero", "high"] == pytest.approx(0.2 + half)
     assert frame.loc["left out", "high"] > frame.loc["zero", "high"]
     assert (frame["p"] > 0.05).all()
+    same = against({"same": (zero, zero)}, chance=(0.0, 2)).iloc[0]  # no chance was seen
+    assert same["low"] < 0 < same["high"] and same["p"] == 1
     alone = against(pairs).set_index("name")  # of questions alone
     assert alone.loc["zero", "low"] > 0
 

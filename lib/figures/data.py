@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lib.figures.style import mark_lone_points, name_rows, plain, whiskers
+from lib.figures.style import mark_lone_points, name_rows, spaced, whiskers
 
 BLUE = "#08306b"
 SPLIT_COLOURS = {"train": "#9ecae1", "validation": "#fdae6b", "test": BLUE}
@@ -45,7 +45,7 @@ def plot_data(frame: pd.DataFrame, axes):
 
 def _relations(counts: pd.DataFrame, ax) -> None:
     """The number of questions of each relation, one bar each, stacked by split."""
-    rows = counts.assign(key=counts["key"].map(plain).str.replace("_", " "))
+    rows = counts.assign(key=counts["key"].map(spaced))
     bars = _stacked("split", SPLIT_COLOURS)
     sns.histplot(rows, y="key", weights="value", shrink=0.8, ax=ax, **bars)
     ax.grid(axis="y", visible=False)
@@ -67,9 +67,9 @@ def _popularity(rows: pd.DataFrame, ax) -> None:
     """The cumulative share over popularity, one curve for each of the largest relations."""
     sizes = rows.groupby("key", sort=False).size().sort_values(ascending=False, kind="stable")
     largest = sizes.index[: len(CURVE_LOOKS)]
-    names = [plain(key).replace("_", " ") for key in largest]
+    names = [spaced(key) for key in largest]
     shown = rows[rows["key"].isin(largest)]
-    key = shown["key"].map(plain).str.replace("_", " ")
+    key = shown["key"].map(spaced)
 
     colours = dict(zip(names, CURVE_LOOKS, strict=False))
     dashes = dict(zip(names, CURVE_LOOKS.values(), strict=False))

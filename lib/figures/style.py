@@ -215,9 +215,14 @@ def plain(text) -> str:
     return str(text).replace("$", r"\$")
 
 
+def spaced(name) -> str:
+    """A name as it is written beside a row: `plain`, with spaces for underscores."""
+    return plain(name).replace("_", " ")
+
+
 def name_rows(ax, names, counts=None) -> None:
     """Name the rows of a horizontal chart from the top down, with n where `counts` has it."""
-    labels = [plain(name).replace("_", " ") for name in names]
+    labels = [spaced(name) for name in names]
     if counts is not None:
         labels = [f"{label} (n={n:.0f})" for label, n in zip(labels, counts, strict=True)]
 

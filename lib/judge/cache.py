@@ -50,7 +50,7 @@ class ReplyCache:
         """Keep a reply: written at once, one writer at a time, fsynced each second."""
         self.open()
         line = _line(key, reply)
-        with explained(self.path), locked(self.file, LOCK_EX):
+        with explained(self.path), locked(self.file):
             size = os.fstat(self.file.fileno()).st_size
             if size and os.pread(self.file.fileno(), 1, size - 1) != b"\n":
                 line = b"\n" + line
@@ -69,9 +69,9 @@ class ReplyCache:
 
 
 @contextmanager
-def locked(file, kind: int):
-    """The file locked for this process, as long as the block runs."""
-    flock(file, kind)
+def locked(file):
+    """The file locked for this process alone, as long as the block runs."""
+    flock(file, LOCK_EX)
     try:
         yield
     finally:

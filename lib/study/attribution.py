@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lib.metrics import (
+    beside,
     error_of_mean,
     gain,
     holm,
@@ -123,9 +124,7 @@ def chance_of_training(repeats: list[pd.DataFrame]) -> tuple[float, int] | None:
     """
     if len(repeats) < 2:
         return None
-    verdicts = [frame.set_index("question_id")["correct"] for frame in repeats]
-    reached = pd.concat(verdicts, axis=1).dropna().astype(float).mean()
-    return float(reached.var()), len(repeats) - 1
+    return float(beside(repeats).mean().var()), len(repeats) - 1
 
 
 def against(
@@ -149,7 +148,7 @@ def against(
         both = kept[0].merge(kept[1], on="question_id", suffixes=("", "_reference"))
         both = both.astype({"correct": float, "correct_reference": float})
         change = both["correct"] - both["correct_reference"]
-        if chance:
+        if chance and chance[0]:
             spread = chance[0] * (1 + 1 / pools.get(name, 1))
             found = student(change.mean(), [error_of_mean(change), (spread, chance[1])])
             low, high, p = found.values()

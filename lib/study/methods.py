@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib.metrics import error_of_mean, gain, holm, pair, paired_interval, student
+from lib.metrics import beside, error_of_mean, gain, holm, pair, paired_interval, student
 
 
 def compare_methods(
@@ -57,12 +57,7 @@ def gain_over_seeds(before: list[pd.DataFrame], after: list[pd.DataFrame]) -> di
     The variances over questions and over the seeds of each side add up (`student`). Where no
     answer changed the interval is that of `paired_interval`.
     """
-
-    def table(frames: list[pd.DataFrame]) -> pd.DataFrame:
-        columns = [frame.set_index("question_id")["correct"] for frame in frames]
-        return pd.concat(columns, axis=1, join="inner").dropna().astype(float)
-
-    old, new = table(before), table(after)
+    old, new = beside(before), beside(after)
     shared = old.index.intersection(new.index)
     old, new = old.loc[shared].to_numpy(), new.loc[shared].to_numpy()  # (questions, seeds)
 

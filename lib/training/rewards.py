@@ -1,7 +1,6 @@
 """The judge as TRL's reward function, and the record of every group that it has seen."""
 
 import json
-from fcntl import LOCK_EX
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +79,6 @@ class Rewards:
                 row |= {"texts": texts[group], "rewards": rewards[group]}
             lines.append(json.dumps(row) + "\n")
         # processes of other hosts add to the file too, and each has an idea of where it ends
-        with open(self.path, "a") as file, locked(file, LOCK_EX):
+        with open(self.path, "a") as file, locked(file):
             file.write("".join(lines))
             file.flush()
