@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.special import gammaln
 from scipy.stats import binomtest, norm, t
 
@@ -333,6 +334,32 @@ def ratio(numerator, denominator, n_boot: int = 2000, seed: int = 0) -> dict:
 
     low, high = np.quantile(means[positive, 0] / means[positive, 1], (tail, 1 - tail))
     return row | {"low": float(low), "high": float(high)}
+
+
+def ratio_of_trainings(numerator, denominator, chance: tuple[float, float]) -> dict:
+    """Ratio of two gains on the same questions, of a training each: value, low, high, n.
+
+    chance: the variance of one training's gain, and its degrees of freedom. Those ratios at which
+    numerator - ratio * denominator is not told from 0 by `student` (Fieller 1954, J. R. Stat. Soc.
+    B 16, 175). Where the denominator is not told from 0, low and high are nan.
+    """
+    top, bottom = np.asarray(numerator, float), np.asarray(denominator, float)
+
+    def beyond(at: float) -> float:
+        rest, trainings = top - at * bottom, (chance[0] * (1 + at**2), chance[1])
+        return student(rest.mean(), [error_of_mean(rest), trainings])["p"] - (1 - LEVEL)
+
+    whole = bottom.mean()
+    value = float(top.mean() / whole) if whole > 0 else np.nan
+    row = {"value": value, "low": np.nan, "high": np.nan, "n": len(top)}
+    if not student(whole, [error_of_mean(bottom), chance])["low"] > 0:
+        return row
+    for end, side in (("low", -1), ("high", 1)):
+        far = 1.0
+        while beyond(value + side * far) > 0:
+            far *= 2
+        row[end] = brentq(beyond, *sorted((value, value + side * far)))
+    return row
 
 
 def relative_gain(both: pd.DataFrame, groups, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:

@@ -67,7 +67,15 @@ class Ablations(Section):
     """Short trainings of one length, compared with GRPO at the same step."""
 
     steps: Count
+    repeats: Annotated[int, Field(ge=0)] = 0  # of GRPO as it is, with other seeds: what chance does
     arms: dict[Name, Arm]
+
+    @field_validator("arms")
+    @classmethod
+    def default_is_taken(cls, arms):
+        if "default" in arms:
+            raise ValueError("an arm cannot be called `default`: that is GRPO as it is")
+        return arms
 
 
 class Transfer(Section):

@@ -149,17 +149,23 @@ MIXED = _draw.random(MANY) + 0.15 * _draw.standard_normal(MANY)
 
 
 def subset(rng, n: int, repeats: int, spread: float = 0.12):
-    """Trainings on subsets that bring the same: one against several pooled, and against one."""
+    """Trainings on subsets that bring the same: one against several pooled and one, as a share.
+
+    A share without a finite interval may be anything.
+    """
     questions = 1.2 * rng.standard_normal(n)
 
     def training() -> pd.DataFrame:
         return grades(questions + spread * rng.standard_normal() + 0.7 * rng.standard_normal(n) > 0)
 
+    base = grades(questions + 0.7 * rng.standard_normal(n) > 1.2)
     ours, full, others = training(), training(), [training() for _ in range(repeats)]
     pairs = {"pooled": (ours, attribution.pooled(others)), "one": (ours, full)}
     chance = attribution.chance_of_training(others)
-    rows = attribution.against(pairs, chance=chance, trainings={"pooled": repeats})
-    return [(0, row.low, row.high) for row in rows.itertuples()]
+    rows = attribution.against(pairs, chance=chance, trainings={"pooled": (1, repeats)})
+    share = attribution.gain_shares(base, full, {"ours": ours}, chance=chance).iloc[0]
+    ends = (share["low"], share["high"]) if share["low"] == share["low"] else (-np.inf, np.inf)
+    return [*((0, row.low, row.high) for row in rows.itertuples()), (1, *ends)]
 
 
 def pooled(rng, seeds: int, common: float):
@@ -224,7 +230,7 @@ def kinds() -> Iterator[tuple[str, Callable, list[str]]]:
             lambda rng, s=seeds: over_seeds(rng, 1000, s),
             [""],
         )
-    parts = ["against random ones", "left out"]
+    parts = ["against random ones", "left out", "share of the gain"]
     yield "subset of training questions", lambda rng: subset(rng, 400, 3), parts
     yield "claims over 3 seeds, other questions", lambda rng: pooled(rng, 3, 0.0), [""]
     yield "claims over 3 seeds, the same questions", lambda rng: pooled(rng, 3, 0.02), [""]

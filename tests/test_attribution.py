@@ -95,7 +95,7 @@ def test_a_difference_knows_what_chance_does_to_a_training():
 
     zero = grades([1] * 10 + [0] * 10)
     pairs = {"zero": (zero, pooled(repeats)), "left out": (zero, repeats[1])}
-    frame = against(pairs, chance=chance, trainings={"zero": 3}).set_index("name")
+    frame = against(pairs, chance=chance, trainings={"zero": (1, 3)}).set_index("name")
     mean = pooled(repeats).set_index("question_id")["correct"]
     change = zero.set_index("question_id")["correct"] - mean
     total = change.var() / 20 + 0.01 * (1 + 1 / 3)
@@ -105,6 +105,11 @@ def test_a_difference_knows_what_chance_does_to_a_training():
     assert frame.loc["zero", "high"] == pytest.approx(0.2 + half)
     assert frame.loc["left out", "high"] > frame.loc["zero", "high"]
     assert (frame["p"] > 0.05).all()
+    untrained = against(pairs, chance=chance, trainings={"zero": (2, np.inf)}).set_index("name")
+    total = change.var() / 20 + 0.01 / 2
+    df = total**2 / ((change.var() / 20) ** 2 / 19 + 0.005**2 / 2)
+    half = t.ppf(0.975, df) * np.sqrt(total)
+    assert untrained.loc["zero", "high"] == pytest.approx(0.2 + half)
     same = against({"same": (zero, zero)}, chance=(0.0, 2)).iloc[0]  # no chance was seen
     assert same["low"] < 0 < same["high"] and same["p"] == 1
     alone = against(pairs).set_index("name")  # of questions alone

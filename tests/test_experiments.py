@@ -112,6 +112,22 @@ def test_gains_of_arms_by_hand():
     assert arm_gains({"exact": {}}, {"exact": {}}, {}).empty
 
 
+def test_arms_are_compared_with_the_default_over_its_seeds():
+    before = {"exact": {"direct": grades("10000000")}}
+    arms = {"grpo_matched": "11000000", "default_seed1": "11110000", "kl": "11110000"}
+    arms = {"exact": {name: grades(verdicts) for name, verdicts in arms.items()}}
+    table = arm_gains(arms, before, {}, repeats=["default_seed1"])
+    found = table.set_index(["arm", "what"])
+    assert set(table["arm"]) == {"grpo_matched", "kl"}
+    assert found.loc[("grpo_matched", "gain"), "value"] == 0.25  # of the mean of .25 and .5
+    assert found.loc[("kl", "less default"), "value"] == 0.125
+
+    alone = arm_gains({"exact": {k: arms["exact"][k] for k in ("grpo_matched", "kl")}}, before, {})
+    wider = found["high"] - found["low"]
+    narrower = alone.set_index(["arm", "what"])[["low", "high"]].diff(axis=1)["high"]
+    assert (wider > narrower).all()  # with two trainings Student's t has one degree of freedom
+
+
 def test_outcomes_by_hand():
     texts = ["Lima", "Cusco", "I don't know.", "I'm not sure"]
     frame = pd.DataFrame({"question_id": [f"q{i}" for i in range(4)], "text": texts})

@@ -198,6 +198,27 @@ def test_majority_vote_counts_and_breaks_ties_by_the_first_sample():
     assert best.loc["a", "text"] == "z"
 
 
+def test_ratio_of_the_gains_of_two_trainings():
+    rng = np.random.default_rng(0)
+    full = rng.random(300) < 0.5
+    sides = (full & (rng.random(300) < 0.5), full)
+    alone, row = metrics.ratio(*sides), metrics.ratio_of_trainings(*sides, (1e-9, 1e6))
+    assert row["value"] == alone["value"]
+    assert row["low"] == pytest.approx(alone["low"], abs=0.02)  # where trainings do not differ
+    assert row["high"] == pytest.approx(alone["high"], abs=0.02)
+
+    wide, value = metrics.ratio_of_trainings(*sides, (0.05**2, 4)), row["value"]
+    assert wide["low"] < row["low"] - 0.1 and wide["high"] > row["high"] + 0.1
+    for at in (wide["low"], wide["high"]):  # there the difference is told from 0 at 5 %
+        rest = sides[0] - at * sides[1]
+        parts = [metrics.error_of_mean(rest), (0.05**2 * (1 + at**2), 4)]
+        assert metrics.student(rest.mean(), parts)["p"] == pytest.approx(0.05)
+    assert wide["high"] - value > value - wide["low"] > 0  # the denominator errs too
+
+    unsure = metrics.ratio_of_trainings(*sides, (0.3**2, 4))
+    assert np.isnan([unsure["low"], unsure["high"]]).all() and unsure["value"] == value
+
+
 def test_ratio_of_gains_and_a_denominator_that_may_be_zero():
     rng = np.random.default_rng(0)
     full = rng.random(300) < 0.5

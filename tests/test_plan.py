@@ -50,7 +50,7 @@ def test_further_training_seeds_are_counted(monkeypatch):
 def test_the_experiments_are_counted():
     profile = load_profile("laptop")
     table = work(profile, planned_sizes(profile)).set_index("what")
-    arms = len(profile.ablations.arms)
+    arms = len(profile.ablations.arms) + profile.ablations.repeats
     assert table.loc[f"{arms} arms, 6 steps each", "samples"] == arms * 6 * 16 * 5
     assert table.loc["7 sources, 6 steps each", "groups"] == 7 * 6 * 16 * SIGNAL
     told = 3 * 15 * (24 + 40)  # seeds, exposures of each set of facts, facts

@@ -1,11 +1,12 @@
 """What each change of the recipe brings, by each judge, against GRPO at the same step."""
 
+import numpy as np
 import pandas as pd
 
 from lib.config import Profile
 from lib.judge.rules import abstains
 from lib.metrics import wilson
-from lib.study.attribution import against
+from lib.study.attribution import against, chance_of_training, pooled
 
 DEFAULT = "grpo_matched"  # the arm in which nothing is changed
 
@@ -47,26 +48,32 @@ def arm_gains(
     wording: dict[str, str],
     n_boot: int = 2000,
     seed: int = 0,
+    repeats: list[str] = (),
 ) -> pd.DataFrame:
     """Gains of all arms by each judge: judge, arm, what, value, low, high, n, p, holm.
 
     grades: of each arm's answers, by judge and arm, DEFAULT among them; before: of the base
     policy's answers, by judge and wording; wording: of an arm, where it is not `direct`. what:
-    `gain`, over the base policy in the same wording, or `less default`, against DEFAULT. p is of a
-    paired permutation test, Holm's correction is over the rows of a judge.
+    `gain`, over the base policy in the same wording, or `less default`, against DEFAULT. repeats:
+    arms that are DEFAULT with other seeds. They are pooled with it, and what they differ by is the
+    chance of one training, which is in every interval and p (see `against`); without any these are
+    of questions alone. Holm's correction is over the rows of a judge.
     """
-    frames = []
+    frames, many = [], 1 + len(repeats)
     for judge, arms in grades.items():
+        same = [arms[name] for name in (DEFAULT, *repeats) if name in arms]
+        arms = {name: frame for name, frame in arms.items() if name not in repeats}
+        if same:
+            arms[DEFAULT] = pooled(same)
         pairs = {
             (name, "gain"): (frame, before[judge][wording.get(name, "direct")])
             for name, frame in arms.items()
         }
-        pairs |= {
-            (name, "less default"): (frame, arms[DEFAULT])
-            for name, frame in arms.items()
-            if name != DEFAULT
-        }
-        frame = against(pairs, n_boot, seed)
+        others = [name for name in arms if name != DEFAULT]
+        pairs |= {(name, "less default"): (arms[name], arms[DEFAULT]) for name in others}
+        trainings = {(name, "gain"): (many if name == DEFAULT else 1, np.inf) for name in arms}
+        trainings |= {(name, "less default"): (1, many) for name in others}
+        frame = against(pairs, n_boot, seed, chance_of_training(same), trainings)
         if len(frame):
             frame["arm"], frame["what"] = zip(*frame.pop("name"), strict=True)
             frames.append(frame.assign(judge=judge))

@@ -6,12 +6,12 @@ import pandas as pd
 from lib.metrics import (
     beside,
     error_of_mean,
-    gain,
     holm,
     pair,
     paired_interval,
     paired_permutation,
     ratio,
+    ratio_of_trainings,
     student,
     wilson,
 )
@@ -60,27 +60,39 @@ def pooled(grades: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def gain_shares(
-    base: pd.DataFrame, full: pd.DataFrame, subsets: dict[str, pd.DataFrame], n_boot=2000, seed=0
-):
+    base: pd.DataFrame,
+    full: pd.DataFrame,
+    subsets: dict[str, pd.DataFrame],
+    n_boot: int = 2000,
+    seed: int = 0,
+    chance: tuple[float, int] | None = None,
+) -> pd.DataFrame:
     """What each subset brings alone, as a share of the gain with all data at the same step.
 
-    base, full, subsets: grades with one answer per question. Frame of subset, gain, gain_low,
-    gain_high, value, low, high (the share), n, p (McNemar against base), holm. Shares need not add
-    up to 1. Where the full gain is not clearly positive, a share has no interval.
+    base, full, subsets: grades with one answer per question; chance: of a training, as
+    `chance_of_training` gives it. Frame of subset, gain, gain_low, gain_high, value, low, high (the
+    share), n, p (of the gain, see `against`), holm. Shares need not add up to 1. Where the full
+    gain is not clearly positive, a share has no interval.
     """
+    pairs = {name: (grades, base) for name, grades in subsets.items()}
+    once = dict.fromkeys(subsets, (1, np.inf))
+    alone = against(pairs, n_boot, seed, chance, once).set_index("name")
     rows = []
     for name, grades in subsets.items():
         both = pair(base, grades).merge(pair(base, full), on="question_id", suffixes=("", "_full"))
         before = both["before"].astype(float)
         lift = both["after"].astype(float) - before
         full_lift = both["after_full"].astype(float) - before
-        share = ratio(lift, full_lift, n_boot=n_boot, seed=seed)
+        if chance and chance[0]:
+            share = ratio_of_trainings(lift, full_lift, chance)
+        else:
+            share = ratio(lift, full_lift, n_boot=n_boot, seed=seed)
 
-        own = gain(base, grades, n_boot, seed)
+        own = alone.loc[name]
         row = {"subset": name, "gain": own["value"]}
         row |= {"gain_low": own["low"], "gain_high": own["high"]}
-        rows.append(row | share | {"p": own["p"]})
-    return pd.DataFrame(rows).assign(holm=lambda frame: holm(frame["p"]))
+        rows.append(row | share | {"p": own["p"], "holm": own["holm"]})
+    return pd.DataFrame(rows)
 
 
 def signals(rollouts: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -132,15 +144,16 @@ def against(
     n_boot: int = 2000,
     seed: int = 0,
     chance: tuple[float, int] | None = None,
-    trainings: dict[str, int] | None = None,
+    trainings: dict[str, tuple[float, float]] | None = None,
 ):
     """Accuracy of one policy less another's on the same questions, one Holm family.
 
     pairs: name -> (policy, reference), frames of question_id and correct (a verdict, or a mean of
     several). chance: of a training, as `chance_of_training` gives it; then the intervals and p are
-    Student's, of questions and trainings, else of questions alone. trainings: how many the
-    reference of a pair pools, by name, where it is not one. Frame of name, value, low, high, n, p
-    (without `chance` by paired permutation), holm.
+    Student's, of questions and trainings, else of questions alone. trainings: how many the policy
+    and the reference of a pair pool, by name, where both are not one; inf for a policy that no
+    training has made. Frame of name, value, low, high, n, p (without `chance` by paired
+    permutation), holm.
     """
     rows, pools = [], trainings or {}
     for name, sides in pairs.items():
@@ -149,7 +162,7 @@ def against(
         both = both.astype({"correct": float, "correct_reference": float})
         change = both["correct"] - both["correct_reference"]
         if chance and chance[0]:
-            spread = chance[0] * (1 + 1 / pools.get(name, 1))
+            spread = chance[0] * sum(1 / pooled for pooled in pools.get(name, (1, 1)))
             found = student(change.mean(), [error_of_mean(change), (spread, chance[1])])
             low, high, p = found.values()
         else:

@@ -78,7 +78,8 @@ def _experiments(profile: Profile, sizes: dict[str, int]) -> list[dict]:
     """The work of `make experiments`: ablations, transfer, made-up facts."""
     rows, asked = [], controls_of(profile, sizes["test"])
     if profile.ablations:
-        arms, steps = len(profile.ablations.arms), profile.ablations.steps
+        settings = profile.ablations
+        arms, steps = len(settings.arms) + settings.repeats, settings.steps
         training = _training(profile, arms * steps)
         rows.append(_stage_row("08_ablations", f"{arms} arms, {steps} steps each", **training))
         rows.append(_stage_row("08_ablations", "greedy answers", samples=asked * (arms + 3)))
@@ -283,7 +284,8 @@ def kept_weights(profile: Profile) -> int:
     """
     kept = 2 * (4 + 3 * (profile.training_seeds - 1)) + 3 + (5 if profile.controls else 0)
     subsets = 3 * len(profile.attribution.strata) + 1 + profile.attribution.random_subsets
-    arms = len(profile.ablations.arms) if profile.ablations else 0
+    ablations = profile.ablations
+    arms = len(ablations.arms) + ablations.repeats if ablations else 0
     sources = len(profile.transfer.sources) + 2 if profile.transfer else 0
     seeds = 2 * profile.origin.seeds if profile.origin else 0
     return kept + max(subsets, arms, sources, seeds)

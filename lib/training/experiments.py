@@ -1,8 +1,9 @@
 """What the experiments after the main study train, each training by its name.
 
-08_ablations: the profile's arms. 09_transfer: GRPO on the questions of one source, or on those with
-one half of the answers. 10_origin: a policy that has seen made-up facts, and GRPO from it.
-`taught_seed1` is `taught` with the next training seed.
+08_ablations: the profile's arms, and `default_seed1`, GRPO as it is with the next training seed.
+09_transfer: GRPO on the questions of one source, or on those with one half of the answers.
+10_origin: a policy that has seen made-up facts, and GRPO from it; `taught_seed1` is `taught` with
+the next training seed.
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ from lib.judge.grading import make_reward
 from lib.prompts import requested, worded
 from lib.questions.invented import invented_questions, told_facts
 from lib.questions.splits import answer_half
+from lib.sections import Arm
 from lib.training.arms import Study, train_all, with_seed
 from lib.training.baselines import train_rows
 from lib.training.controls import TernaryReward
@@ -24,7 +26,8 @@ from lib.training.grpo import train_grpo
 def train_ablation(study: Study, name: str, folder: Path) -> None:
     """GRPO with what the profile's arm changes, on the questions that it names."""
     study = study.rate("grpo")
-    arm, steps = study.profile.ablations.arms[name], study.profile.ablations.steps
+    settings = study.profile.ablations
+    arm, steps = settings.arms.get(name, Arm()), settings.steps
     profile, train = changed(study.profile, arm.set | {"ablations": None}), study.split("train")
     if arm.questions == "mixed":
         grades = study.samples()[1].dropna(subset="correct")
@@ -84,8 +87,8 @@ def train_experiment(study: Study, folder: str) -> None:
     elif name == "taught_grpo":
         taught = origin / folder.replace("taught_grpo", "taught")
         train_on_taught(study, taught, origin / folder)
-    elif profile.ablations and name in profile.ablations.arms:
-        train_ablation(study, name, study.run / "08_ablations" / name)
+    elif profile.ablations and name in ("default", *profile.ablations.arms):
+        train_ablation(study, name, study.run / "08_ablations" / folder)
     else:
         train_source(study, name, study.run / "09_transfer" / folder)
 
