@@ -241,7 +241,8 @@ def tab(run, tmp_path):
                     break
                 time.sleep(0.25)
             one = Tab(written.read_text().split()[0])
-            while one.value("document.readyState") != "complete":
+            loaded = "document.readyState == 'complete' && !!document.querySelector('#rows button')"
+            while not one.value(loaded):  # the empty tab before the page is complete too
                 time.sleep(0.1)
             yield one
         finally:
