@@ -152,8 +152,8 @@ export noise := ^(Executing|Ending) |^(In|Out)put Notebook|^Black is not|^.IPKer
 $(OUT)/%.ipynb: notebooks/%.ipynb | $(READY)
 	@mkdir -p $(OUT)/failed
 	@echo "== $* ($(OUT))"
-	@set -o pipefail; export TRAINING_PARENT=$$PPID; $(PY) -m papermill -k python3 --no-progress-bar --stdout-file - --stderr-file - \
-	  -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) -p seed $(SEED) \
+	@set -o pipefail; export TRAINING_PARENT=$$PPID; $(PY) -m papermill -k python3 --no-progress-bar --start-timeout 600 \
+	  --stdout-file - --stderr-file - -r run $(RUN) -r model $(MODEL) -r dataset $(DATASET) -p seed $(SEED) \
 	  $< $(OUT)/failed/$*.ipynb 2>&1 | tee $(OUT)/failed/$*.log \
 	  | while IFS= read -r line; do \
 	      [[ $$line != Traceback* ]] || quiet=1; [[ -n $${quiet-} || $$line =~ $$noise ]] || echo "$$line"; done \
