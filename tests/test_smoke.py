@@ -49,11 +49,12 @@ def outputs(tmp_path_factory):
 def run(outputs, pytestconfig):
     """The folder of a fresh smoke run; its lines go to the terminal, the last into a failure."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled(), open(outputs / "log", "w") as log:
-        tee = subprocess.Popen(["tee", log.name], stdin=subprocess.PIPE)
+    log = outputs / "log"
+    with capture.global_and_fixture_disabled():
+        tee = subprocess.Popen(["tee", log], stdin=subprocess.PIPE)
         done = make("smoke", outputs=outputs, stdout=tee.stdin, stderr=subprocess.STDOUT)
         tee.communicate()
-    assert done.returncode == 0, (outputs / "log").read_text()[-6000:]
+    assert done.returncode == 0, log.read_text()[-6000:]
     profile = load_profile("smoke")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUTS", str(outputs))
