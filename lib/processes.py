@@ -27,6 +27,11 @@ SIGN_OF_LIFE = 15.0  # seconds between two signs of life while it loads
 _held: dict[Path, int] = {}  # folder -> open file of the lock, as long as this process holds it
 
 
+def process_count() -> int:
+    """How many processes a launcher started for this training, over all nodes; else 1."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 class FolderInUse(RuntimeError):
     """Another process writes into the folder: the message says which one, and since when."""
 

@@ -147,6 +147,23 @@ def test_a_storm_of_refusals_loses_and_doubles_nothing(serve):
     assert len((client.cache.path).read_text().splitlines()) == 300
 
 
+def test_the_processes_of_a_training_share_the_calls_at_once_and_the_budget(serve, monkeypatch):
+    def script(text, attempt):
+        time.sleep(0.05)
+        return "1.0"
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    server, client = serve(script, concurrency=8)
+    client.ask(say(*"abcdefgh"))
+    assert server.most_busy == 2
+
+    settings = client.settings.model_copy(update={"max_calls": 16})
+    one_of_four = Client(settings, cache=client.cache.path.with_name("other.jsonl"))
+    with pytest.raises(CallsStopped, match="16 calls used, the most that judge.max_calls = 16"):
+        one_of_four.ask(say(*"abcdef"))
+    assert len(one_of_four.cache.replies) == 4
+
+
 def test_retry_after_is_honoured(serve):
     times = []
 

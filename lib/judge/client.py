@@ -35,6 +35,7 @@ from lib.judge.protocol import (
     request,
     retry_after,
 )
+from lib.processes import process_count
 
 ADDRESS = "https://api.openai.com/v1"
 DEAD = 8  # calls given up one after another with no reply between: the server is gone, not the call
@@ -80,7 +81,8 @@ class Client:
     tells servers apart, by the profile's `judge.identity` or by address. A call is tried for
     `patience` seconds, waiting from `first_wait` up to 16 times as long between tries; each try
     may take `timeout`, by default the profile's. The cache is `outputs/cache/llm.jsonl` for every
-    run and notebook. `max_calls` and `max_tokens` are this client's budget.
+    run and notebook. `max_calls` and `max_tokens` are this client's budget. Each process of a
+    training on many cards takes its share of the budget and of the calls at once.
     """
 
     def __init__(
@@ -109,7 +111,9 @@ class Client:
             raise CallsStopped(
                 f"the address {_safe(self.base_url)} of {self.model} is none ({error})"
             ) from None
-        self.concurrency, self.patience = settings.concurrency, patience
+        self.processes = process_count()
+        self.concurrency = max(1, settings.concurrency // self.processes)
+        self.patience = patience
         self.timeout = timeout or settings.timeout
         self.first_wait, self.counts, self.answered, self.in_a_row = first_wait, Counter(), False, 0
         self.known = False  # whether the server told its models, or that it tells none
@@ -332,8 +336,8 @@ class Client:
         """Which limit of the budget is reached, or None."""
         for name in ("calls", "tokens"):
             most = getattr(self.settings, f"max_{name}")
-            if most is not None and self.counts[name] >= most:
-                used = f"{self.counts[name]} {name} used"
+            if most is not None and self.counts[name] >= most / self.processes:
+                used = f"{self.counts[name] * self.processes} {name} used"
                 return f"{self._where()}: {used}, the most that judge.max_{name} = {most} allows"
         return None
 

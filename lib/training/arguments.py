@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from lib.config import Profile, Training
+from lib.processes import process_count
 
 
 def fitting(most: int, rows: int, group: int = 1) -> int:
@@ -14,7 +15,7 @@ def fitting(most: int, rows: int, group: int = 1) -> int:
     Each process has as many. One group where even that is more than `most`. Raises ValueError where
     the groups of a step do not divide among the processes.
     """
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    processes = process_count()
     groups = rows // group
     if groups % processes:
         raise ValueError(
@@ -36,7 +37,6 @@ def common_arguments(
     other files; rows: of a step, over all processes; group: rows that stay together.
     """
     micro_batch = fitting(section.micro_batch, rows, group)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
     # beside the log, for checkpoints go when a training is done
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(work.parent / "tensorboard")
     return dict(
@@ -45,7 +45,7 @@ def common_arguments(
         learning_rate=section.learning_rate,
         lr_scheduler_type="constant",  # the default is linear
         per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=rows // (micro_batch * processes),
+        gradient_accumulation_steps=rows // (micro_batch * process_count()),
         gradient_checkpointing=section.gradient_checkpointing,  # TRL's default is True
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=not torch.cuda.is_available(),
