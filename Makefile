@@ -168,6 +168,7 @@ $(OUT)/02_dedup.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_baselines.ipynb $(OUT)/07_judge.ipynb: $(OUT)/02_dedup.ipynb
 $(OUT)/04_grpo.ipynb: $(OUT)/03_baselines.ipynb
 $(OUT)/05_redistribution.ipynb $(OUT)/06_attribution.ipynb $(EXPERIMENTS): $(OUT)/04_grpo.ipynb
+$(OUT)/09_transfer.ipynb: $(OUT)/06_attribution.ipynb
 ifneq ($(SEEDS),$(HAD))
 .PHONY: reopen
 $(OUT)/03_baselines.ipynb $(OUT)/04_grpo.ipynb: reopen

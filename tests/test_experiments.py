@@ -5,12 +5,21 @@ import pandas as pd
 import pytest
 
 from lib.config import ProfileError, changed, load_profile
+from lib.metrics import error_of_mean, student
 from lib.questions.abilities import grade_sums, other_facts, prose, sum_questions
 from lib.questions.invented import CITIES, QUESTION, in_sentence, invented_questions, told_facts
 from lib.questions.splits import HALVES, answer_half
 from lib.study.ablations import arm_gains, arm_table, outcomes
 from lib.study.origin import by_exposure, choices, exposure_trend, fact_table, over_seeds, repair_by
-from lib.study.transfer import REST, crossover, forgotten, own_and_other, source_of, transfer_matrix
+from lib.study.transfer import (
+    REST,
+    chance_of_trainings,
+    crossover,
+    forgotten,
+    own_and_other,
+    source_of,
+    transfer_matrix,
+)
 from lib.training.apart import read_rollouts
 from lib.training.controls import TernaryReward
 from lib.training.rewards import Rewards
@@ -186,6 +195,35 @@ def test_own_and_other_kinds_by_hand():
     alone = own_and_other(grades("00000", ids), {"one": trained["one"]}, source)
     assert alone.empty
     assert list(alone) == ["name", *table]
+
+
+def test_what_several_trainings_make_knows_the_chance_of_each():
+    ids = list("abcd")
+    repeats = [grades(verdicts, ids) for verdicts in ("1000", "1100", "1110")]
+    # each training's half of the questions: .5, 1, 1 and 0, 0, .5, which is 1/4, 1/2, 1/2 of all
+    first = pd.Series([1.0, 1.0, 0.0, 0.0], index=ids)
+    assert chance_of_trainings(repeats, [first]) == (pytest.approx(1 / 48), 2)
+    assert chance_of_trainings(repeats, [first, 1 - first]) == (pytest.approx(1 / 24), 2)
+    # one less the other is 1/4, 1/2, 1/4
+    assert chance_of_trainings(repeats, [2 * first - 1])[0] == pytest.approx(1 / 48)
+    assert chance_of_trainings(repeats[:1], [first]) is None
+
+    half = pd.Series(["one", "one", "two", "two"], index=ids)
+    trained = {"one": grades("1100", ids), "two": grades("1111", ids)}
+    base, repeats = grades("0000", ids), {"repeats": repeats}
+    for table in (
+        transfer_matrix(base, trained, half, **repeats),
+        own_and_other(base, trained, half, **repeats),
+        crossover(base, trained, half, **repeats),
+    ):
+        assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
+    # two trainings of 1/48 each make the difference of kinds, beside its questions
+    rows = own_and_other(base, trained, half, **repeats).set_index("name")
+    change, spread = pd.Series([0.0, 0.0, 1.0, 1.0]), (1 / 48 + 1 / 48, 2)
+    known = student(0.5, [error_of_mean(change), spread])
+    assert rows.loc["own less other", ["low", "high", "p"]].tolist() == pytest.approx(
+        list(known.values())
+    )
 
 
 def test_crossover_takes_each_question_from_both_policies():

@@ -143,7 +143,7 @@ def against(
     pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]],
     n_boot: int = 2000,
     seed: int = 0,
-    chance: tuple[float, int] | None = None,
+    chance: tuple[float, int] | dict[str, tuple[float, int]] | None = None,
     trainings: dict[str, tuple[float, float]] | None = None,
 ):
     """Accuracy of one policy less another's on the same questions, one Holm family.
@@ -152,8 +152,8 @@ def against(
     several). chance: of a training, as `chance_of_training` gives it; then the intervals and p are
     Student's, of questions and trainings, else of questions alone. trainings: how many the policy
     and the reference of a pair pool, by name, where both are not one; inf for a policy that no
-    training has made. Frame of name, value, low, high, n, p (without `chance` by paired
-    permutation), holm.
+    training has made. Or chance is by name: that of all trainings in a pair. Frame of name, value,
+    low, high, n, p (without `chance` by paired permutation), holm.
     """
     rows, pools = [], trainings or {}
     for name, sides in pairs.items():
@@ -161,9 +161,11 @@ def against(
         both = kept[0].merge(kept[1], on="question_id", suffixes=("", "_reference"))
         both = both.astype({"correct": float, "correct_reference": float})
         change = both["correct"] - both["correct_reference"]
-        if chance and chance[0]:
-            spread = chance[0] * sum(1 / pooled for pooled in pools.get(name, (1, 1)))
-            found = student(change.mean(), [error_of_mean(change), (spread, chance[1])])
+        spread = chance.get(name) if isinstance(chance, dict) else chance
+        if spread is chance and chance:
+            spread = (chance[0] * sum(1 / n for n in pools.get(name, (1, 1))), chance[1])
+        if spread and spread[0]:
+            found = student(change.mean(), [error_of_mean(change), spread])
             low, high, p = found.values()
         else:
             low, high = paired_interval(change, n_boot, seed)

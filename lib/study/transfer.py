@@ -4,7 +4,7 @@ import pandas as pd
 
 from lib.engine.models import Policy
 from lib.engine.sampling import answer_logprobs
-from lib.metrics import bootstrap, pair, wilson
+from lib.metrics import beside, bootstrap, pair, wilson
 from lib.study.attribution import against
 
 REST = "other relations"
@@ -22,22 +22,40 @@ def transfer_matrix(
     source: pd.Series,
     n_boot: int = 2000,
     seed: int = 0,
+    repeats: list[pd.DataFrame] = (),
 ) -> pd.DataFrame:
     """The gain on each source's test questions after training on each: one Holm family.
 
-    base, trained: grades of the same test questions; source: of each question id. Frame of trained,
-    tested, value, low, high, n, p (paired permutation), holm.
+    base, trained: grades of the same test questions; source: of each question id; repeats: as of
+    `chance_of_trainings`. Frame of trained, tested, value, low, high, n, p, holm (see `against`).
     """
-    pairs = {}
-    for name, grades in trained.items():
-        for tested, ids in source.groupby(source):
+    pairs, chance = {}, {}
+    for tested, ids in source.groupby(source):
+        spread = chance_of_trainings(repeats, [pd.Series(1.0, ids.index)])
+        for name, grades in trained.items():
             sides = (frame[frame["question_id"].isin(ids.index)] for frame in (grades, base))
-            pairs[name, tested] = tuple(sides)
-    frame = against(pairs, n_boot, seed)
+            pairs[name, tested], chance[name, tested] = tuple(sides), spread
+    frame = against(pairs, n_boot, seed, chance)
     if frame.empty:
         return frame.assign(trained=[], tested=[])
     frame["trained"], frame["tested"] = zip(*frame.pop("name"), strict=True)
     return frame[["trained", "tested", "value", "low", "high", "n", "p", "holm"]]
+
+
+def chance_of_trainings(
+    repeats: list[pd.DataFrame], parts: list[pd.Series]
+) -> tuple[float, int] | None:
+    """The variance that chance gives a difference which several trainings make, and its df.
+
+    repeats: grades of trainings that differ by chance alone, on the same questions; with fewer than
+    two it is None. parts: of each training, by question id, its part in a question's difference.
+    On the safe side: what single questions do by chance is in it, too (tests/coverage.py).
+    """
+    if len(repeats) < 2:
+        return None
+    answered = beside(repeats)
+    spread = sum(answered.mul(part, axis=0).dropna().mean().var() for part in parts)
+    return float(spread), len(repeats) - 1
 
 
 def own_and_other(
@@ -46,12 +64,13 @@ def own_and_other(
     source: pd.Series,
     n_boot: int = 2000,
     seed: int = 0,
+    repeats: list[pd.DataFrame] = (),
 ) -> pd.DataFrame:
     """The matrix in three rows, a frame as of `against`: does a training help beyond its kind?
 
-    base, trained, source: as of `transfer_matrix`; questions of no source are left out. The rows
-    are the gain after training on a question's own kind, the mean gain after training on each of
-    the other kinds, and the paired difference between them; none where there are no two kinds.
+    base, trained, source, repeats: as of `transfer_matrix`; questions of no source are left out.
+    The rows are the gain after training on a question's own kind, the mean gain after training on
+    each of the other kinds, and the paired difference; none where there are no two kinds.
     """
     if len(trained) < 2:
         return against({}, n_boot, seed)
@@ -62,7 +81,14 @@ def own_and_other(
     own = answered["question_id"].map(asked) == answered["trained"]
     others = answered[~own].groupby("question_id", as_index=False)["correct"].mean()
     pairs = {"own kind": (answered[own], base), "other kinds": (others, base)}
-    return against(pairs | {"own less other": (answered[own], others)}, n_boot, seed)
+    pairs["own less other"] = (answered[own], others)
+
+    ours = [(asked == name).astype(float) for name in trained]
+    theirs = [(1 - part) / (len(trained) - 1) for part in ours]
+    less = [one - other for one, other in zip(ours, theirs, strict=True)]
+    parts = dict(zip(pairs, (ours, theirs, less), strict=True))
+    chance = {name: chance_of_trainings(repeats, part) for name, part in parts.items()}
+    return against(pairs, n_boot, seed, chance)
 
 
 def crossover(
@@ -71,13 +97,14 @@ def crossover(
     half: pd.Series,
     n_boot: int = 2000,
     seed: int = 0,
+    repeats: list[pd.DataFrame] = (),
 ) -> pd.DataFrame:
     """Does it help to have met the answer in training? A frame as of `against`, three rows.
 
     trained: the grades after training on the questions of each half of the answers; half: of each
-    question id. Every question is asked of both policies: of the one whose training had its answer
-    (as the answer of other questions), and of the other. The rows are the gain of each over the
-    base policy and the paired difference between them.
+    question id; repeats: as of `chance_of_trainings`. Every question is asked of both policies: of
+    the one whose training had its answer (as the answer of other questions), and of the other. The
+    rows are the gain of each over the base policy and the paired difference between them.
     """
     both = {name: frame[frame["question_id"].isin(half.index)] for name, frame in trained.items()}
 
@@ -89,7 +116,14 @@ def crossover(
 
     seen, unseen = answered(True), answered(False)
     pairs = {"answer seen": (seen, base), "answer not seen": (unseen, base)}
-    return against(pairs | {"seen less not seen": (seen, unseen)}, n_boot, seed)
+    pairs["seen less not seen"] = (seen, unseen)
+
+    with_it = [(half == name).astype(float) for name in trained]
+    parts = (with_it, [1 - part for part in with_it], [2 * part - 1 for part in with_it])
+    chance = {
+        name: chance_of_trainings(repeats, part) for name, part in zip(pairs, parts, strict=True)
+    }
+    return against(pairs, n_boot, seed, chance)
 
 
 def forgotten(base: pd.DataFrame, after: pd.DataFrame) -> dict:
