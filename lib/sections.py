@@ -1,5 +1,6 @@
 """What a profile's sections are made of, and those of short trainings beside the main one."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -12,6 +13,13 @@ ProperFraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(pattern=f"^{SAFE_NAME}$")]
+
+
+def unlike(names: dict, taken: str) -> dict:
+    """The names, which the caller's own trainings must not have. Raises ValueError."""
+    if bad := [name for name in names if re.fullmatch(taken, name)]:
+        raise ValueError(f"{bad}: a training of the study has this name; choose another one")
+    return names
 
 
 class Section(BaseModel):
@@ -41,8 +49,13 @@ class Attribution(Section):
     """Training on subsets by accessibility: bounds of each stratum as (low, high)."""
 
     steps: Count
-    strata: dict[str, tuple[Fraction, Fraction]]
+    strata: dict[Name, tuple[Fraction, Fraction]]
     random_subsets: Count = 3
+
+    @field_validator("strata")
+    @classmethod
+    def names_are_free(cls, strata):
+        return unlike(strata, r"full|masked(_random)?|random(_\d+)?|not_.*|.*_matched")
 
     @field_validator("strata")
     @classmethod
@@ -72,20 +85,27 @@ class Ablations(Section):
 
     @field_validator("arms")
     @classmethod
-    def default_is_taken(cls, arms):
-        if "default" in arms:
-            raise ValueError("an arm cannot be called `default`: that is GRPO as it is")
-        return arms
+    def names_are_free(cls, arms):
+        return unlike(
+            arms,
+            r"grpo_matched|default(_seed\d+)?|base_.*|(form|coin|majority)_reward"
+            r"|on_policy_rft|offline(_rft)?",
+        )  # GRPO as it is, the base policy, the controls of 04
 
 
 class Transfer(Section):
     """GRPO on one kind of questions, asked on others, and what a training forgets."""
 
     steps: Count
-    sources: dict[str, list[str]] = {}  # name -> the relations of its questions
+    sources: dict[Name, list[str]] = {}  # name -> the relations of its questions
     halved: list[str] = []  # relations, trained on one half of their answers at a time
     datasets: list[str] = []  # other data sets that the trained policies are asked about
     questions: Count  # of each of them, and of each ability that no training asks for
+
+    @field_validator("sources")
+    @classmethod
+    def names_are_free(cls, sources):
+        return unlike(sources, "first|second")  # the halves of the answers
 
     def named(self) -> set[str]:
         """Every relation that a source or a half takes its questions from."""

@@ -45,7 +45,8 @@ def test_steps_come_from_epochs():
 def test_the_launcher_is_honoured_and_failure_is_told(tmp_path, capsys):
     module = "lib.training.arms"
     sft, rft = {"sft": tmp_path / "sft"}, {"rft": tmp_path / "rft"}
-    told = rf"code 0, \['sft'\] not whole: launched -m {module} sft --run tiny --seed 3"
+    asked = f"{tmp_path.name}/sft --run tiny --seed 3"
+    told = rf"code 0, \['sft'\] not whole: launched -m {module} {asked}"
     with pytest.raises(RuntimeError, match=told):
         train_apart(sft, "tiny", seed=3, launch="echo launched")
     assert "launched" in capsys.readouterr().out

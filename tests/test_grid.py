@@ -561,9 +561,10 @@ def test_a_launcher_may_lie_in_a_folder_with_spaces(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "launch.sh").write_text('echo "$@"; exit 3\n')
     monkeypatch.setattr("lib.training.apart.PROFILES", folder)
-    said = r"ended with code 3, \['sft'\] not whole: x -m lib.training.arms sft --run smoke"
+    said = r"code 3, \['sft'\] not whole: x -m lib.training.arms 03_baselines/sft --run smoke"
     with pytest.raises(RuntimeError, match=said):
-        train_apart({"sft": tmp_path}, "smoke", launch="bash {profiles}/launch.sh x")
+        folders = {"sft": tmp_path / "03_baselines" / "sft"}
+        train_apart(folders, "smoke", launch="bash {profiles}/launch.sh x")
 
 
 # Slurm itself

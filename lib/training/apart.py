@@ -75,9 +75,10 @@ def train_apart(
     """Train in processes that give their memory back; the budget of each of `folders`.
 
     folders: the folder of each training by name; finished ones are not trained again. module: what
-    trains them, called with the names. launch: the profile's launcher, such as `accelerate launch`
-    ({profiles} stands for the profiles' folder), which starts a process per training; without it
-    one process trains them all. Raises RuntimeError with the reason when a process fails.
+    trains them, called with the ends of their folders, such as 03_baselines/sft. launch: the
+    profile's launcher, such as `accelerate launch` ({profiles} stands for the profiles' folder),
+    which starts a process per training; without it one process trains them all. Raises RuntimeError
+    with the reason when a process fails.
     """
     start = (
         shlex.split(launch.format(profiles=shlex.quote(str(PROFILES))))
@@ -93,7 +94,8 @@ def train_apart(
         shutil.rmtree(Path(folders[name]) / "work", ignore_errors=True)
     batches = [[name] for name in missing] if launch else [missing] if missing else []
     for names in batches:
-        code, lines = run_and_print([*start, "-m", module, *names, *options])
+        asked = ["/".join(Path(folders[name]).parts[-2:]) for name in names]
+        code, lines = run_and_print([*start, "-m", module, *asked, *options])
         unfinished = [name for name in names if not finished(folders[name])]
         if code or unfinished:
             said = f"{module} ended with code {code}, {unfinished} not whole"
@@ -116,7 +118,7 @@ def begin(description: str) -> tuple[list[str], Profile, Path, int]:
     From now on the process ends when the one that it works for has ended.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("names", nargs="+", help="of the trainings, such as sft or grpo")
+    parser.add_argument("names", nargs="+", help="of the trainings, such as 03_baselines/sft")
     parser.add_argument("--run", default="laptop")
     parser.add_argument("--model")
     parser.add_argument("--dataset")

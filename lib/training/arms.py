@@ -1,4 +1,4 @@
-"""Every training of the study by its name, each in the folder of the stage that asks for it.
+"""Every training of the study by its stage and name, which are its folder, too.
 
 03_baselines: sft, rft, dpo. 04_grpo: grpo, the 2 x 2 of fresh or stored answers with or without
 negative advantages, the controls of form, the rewards without truth. 06_attribution: subsets of the
@@ -21,7 +21,7 @@ from lib.judge.grading import make_reward
 from lib.processes import release_memory
 from lib.questions.atlas import bare_questions
 from lib.tables import load_json, load_table, write_text
-from lib.training.apart import METHODS, begin, drop_weights, read_log, training_steps
+from lib.training.apart import begin, drop_weights, read_log, training_steps
 from lib.training.baselines import train_rows, tune
 from lib.training.controls import CoinReward, FormReward, MaskedReward, majority_answers
 from lib.training.examples import sft_rows
@@ -102,8 +102,9 @@ def search(study: Study, section: str, folder: Path, train: Callable) -> Study:
     return study.rate(section)
 
 
-def train_tuned(study: Study, method: str, folder: Path) -> None:
+def train_tuned(study: Study, name: str, folder: Path) -> None:
     """SFT, RFT or DPO: its learning rate by search, its weights by validation."""
+    study, method = with_seed(study, name)
     tables = (None, None) if method == "sft" else study.samples()
 
     def train(study: Study, folder: Path, steps: int) -> None:
@@ -198,36 +199,39 @@ CONTROLS = (
 STARTED = ("start", "start_grpo", "start_sft")
 
 
-def train_named(study: Study, name: str) -> None:
-    """Train what is called `name` into its folder, unless it is there."""
-    folder = name
-    study, name = with_seed(study, folder)
-    if name in METHODS:
-        train_tuned(study, name, study.run / "03_baselines" / folder)
-        return
-    here = study.run / "04_grpo" / folder
+def train_grpo_named(study: Study, name: str, folder: Path) -> None:
+    """What 04_grpo trains: GRPO, its controls, the start policy and what begins there."""
+    study, name = with_seed(study, name)
     if name == "grpo":
-        train_full(study, here)
+        train_full(study, folder)
     elif name in CONTROLS:
-        train_control(study, name, here)
+        train_control(study, name, folder)
     elif name == "start":
-        train_bare_start(study, here)
-    elif name in STARTED:
-        train_from_start(study, name.removeprefix("start_"), here)
+        train_bare_start(study, folder)
     else:
-        train_subset(study, name, study.run / "06_attribution" / name)
+        train_from_start(study, name.removeprefix("start_"), folder)
 
 
-def train_all(train: Callable[[Study, str], None]) -> None:
-    """What a process of `train_apart` does: one training after the other, by the names given."""
-    names, profile, run, seed = begin("Train policies of a run, by name.")
+def train_all(trainings: dict[str, Callable[[Study, str, Path], None]]) -> None:
+    """What a process of `train_apart` does: one training after the other, by the names given.
+
+    trainings: what trains, by stage; called with the study, the training's name and its folder.
+    """
+    names, profile, run, seed = begin("Train policies of a run, by stage and name.")
     questions = load_table(run / "02_dedup" / "questions.parquet")
     study = Study(profile, questions, run, seed, seed)
     for name in names:
-        train(study, name)
+        stage, _, called = name.partition("/")
+        trainings[stage](study, called, run / name)
         release_memory()
     PartialState().destroy_process_group()  # its threads must not outlive the interpreter
 
 
 if __name__ == "__main__":
-    train_all(train_named)
+    train_all(
+        {
+            "03_baselines": train_tuned,
+            "04_grpo": train_grpo_named,
+            "06_attribution": train_subset,
+        }
+    )

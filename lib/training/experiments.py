@@ -1,4 +1,4 @@
-"""What the experiments after the main study train, each training by its name.
+"""What the experiments after the main study train, each training by its stage and name.
 
 08_ablations: the profile's arms, and `default_seed1`, GRPO as it is with the next training seed.
 09_transfer: GRPO on the questions of one source, or on those with one half of the answers.
@@ -25,8 +25,10 @@ from lib.training.grpo import train_grpo
 
 def train_ablation(study: Study, name: str, folder: Path) -> None:
     """GRPO with what the profile's arm changes, on the questions that it names."""
-    study = study.rate("grpo")
     settings = study.profile.ablations
+    if name not in settings.arms:
+        study, name = with_seed(study, name)
+    study = study.rate("grpo")
     arm, steps = settings.arms.get(name, Arm()), settings.steps
     profile, train = changed(study.profile, arm.set | {"ablations": None}), study.split("train")
     if arm.questions == "mixed":
@@ -78,20 +80,20 @@ def origin_questions(study: Study) -> pd.DataFrame:
     return invented_questions(origin.exposures, origin.train, origin.test, study.training_seed)
 
 
-def train_experiment(study: Study, folder: str) -> None:
-    """Train what is called `folder` there, unless it is there."""
-    study, name = with_seed(study, folder)
-    profile, origin = study.profile, study.run / "10_origin"
-    if name == "taught":
-        train_taught(study, origin / folder)
-    elif name == "taught_grpo":
-        taught = origin / folder.replace("taught_grpo", "taught")
-        train_on_taught(study, taught, origin / folder)
-    elif profile.ablations and name in ("default", *profile.ablations.arms):
-        train_ablation(study, name, study.run / "08_ablations" / folder)
+def train_origin(study: Study, name: str, folder: Path) -> None:
+    """`taught`, or `taught_grpo` from it."""
+    study, kind = with_seed(study, name)
+    if kind == "taught":
+        train_taught(study, folder)
     else:
-        train_source(study, name, study.run / "09_transfer" / folder)
+        train_on_taught(study, folder.with_name(name.replace("taught_grpo", "taught")), folder)
 
 
 if __name__ == "__main__":
-    train_all(train_experiment)
+    train_all(
+        {
+            "08_ablations": train_ablation,
+            "09_transfer": train_source,
+            "10_origin": train_origin,
+        }
+    )
