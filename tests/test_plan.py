@@ -20,7 +20,7 @@ def test_counts_are_those_of_the_profile():
     assert counts == [groups * 5, groups * SIGNAL]
     assert table.loc["6 evaluations", "samples"] == 6 * 256 + 1000
     assert table.loc["samples of GRPO, SFT and RFT", "samples"] == 3 * 128 * 32
-    assert table.loc["13 subsets, 6 steps each", "samples"] == 13 * 6 * 16 * 5
+    assert table.loc["15 subsets, 6 steps each", "samples"] == 15 * 6 * 16 * 5
     assert table.loc["controls", "samples"] == (6 * 6 + 24) * 16 * 5  # one is as long as GRPO
     assert table.loc["their greedy answers", "samples"] == 10 * 400
     assert table.loc["likeliest answers", "prefixes"] == 32 * 128

@@ -1,7 +1,7 @@
 """The paper's claims beside what lies under `outputs/`: our value, its interval, and a verdict.
 
-The rules stand here, written before the numbers. A verdict never rests on one seed, of a run or of
-its trainings: with one the table says only which way it points.
+The rules stand here; git tells when one was changed, and why. A verdict never rests on one seed, of
+a run or of its trainings: with one the table says only which way it points.
 """
 
 import re

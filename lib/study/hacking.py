@@ -1,4 +1,4 @@
-"""Reward hacking, caused and stopped: GRPO against a judge that an attack fools, in two arms.
+"""Does training spread an attack on its judge? GRPO against a judge that is fooled, in two arms.
 
 The judge is a model that answers chats over HTTP, through the client of every judge: a served one,
 or the run's own model on loopback. Both arms share it, its prompt, the start policy and the

@@ -76,7 +76,7 @@ def train_grpo(
 
     The folder gets `last/` and, with validation questions, `best/` (weights and tokenizer),
     `step<k>/` for each k of `keep_steps`, log.jsonl (one row per step) and rollouts.jsonl (step,
-    question_id, hits, n). A killed call goes on from its last checkpoint. A finished one
+    question_id, hits, n, live). A killed call goes on from its last checkpoint. A finished one
     (`budget.json`) returns at once.
     """
     folder = Path(folder)
