@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from lib.figures.style import POLICY, name_rows, plain, whiskers
-from lib.figures.transfer import COLOURS
+from lib.figures.style import POLICY, name_rows, nth_look, plain, whiskers
 from lib.study.claims import CLAIM_WORDS
 
 LOOK = {True: ("o", POLICY["grpo"]), False: ("X", "#d55e00")}
@@ -32,7 +31,7 @@ def plot_sizes(frame: pd.DataFrame, ax):
     frame: dataset, billions, value, low, high.
     """
     for i, (dataset, rows) in enumerate(frame.groupby("dataset")):
-        colour, marker = COLOURS[i // 7 % 7], "Dosv^PX"[i % 7]
+        colour, marker = nth_look(i)
         look = {"color": colour, "marker": marker, "linestyle": ":", "label": plain(dataset)}
         whiskers(ax, rows["billions"], rows, **look)
     ax.set_xscale("log")

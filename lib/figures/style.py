@@ -66,6 +66,10 @@ LOOKS = {
     "expected": ("uniform prior", "black", "x"),
 }
 
+# of things without a name of their own
+COLOURS = ("#08306b", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+MARKERS = "DosvP^X"
+
 RC = {
     "pdf.fonttype": 42, "ps.fonttype": 42,
     "font.family": "DejaVu Sans", "font.size": 8,
@@ -111,6 +115,11 @@ def panels(
             at = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
             ax.annotate(letter, (0, 1), (-20, 4), fontweight="bold", **at)
     return fig, axes
+
+
+def nth_look(i: int) -> tuple[str, str]:
+    """Colour and marker of the i-th of several things: 49 differ, and neighbours in both."""
+    return COLOURS[i % 7], MARKERS[(i + i // 7) % 7]
 
 
 def caption(name: str, strata: dict | None = None) -> str:

@@ -2,10 +2,7 @@
 
 import pandas as pd
 
-from lib.figures.style import POLICY, grouped, legend_above, plain
-
-COLOURS = ("#08306b", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-MARKERS = "DosvP^X"
+from lib.figures.style import POLICY, grouped, legend_above, nth_look, plain
 
 
 def plot_matrix(frame: pd.DataFrame, ax):
@@ -14,10 +11,7 @@ def plot_matrix(frame: pd.DataFrame, ax):
     frame: trained, tested, value, low, high, n.
     """
     names = list(dict.fromkeys(frame["trained"]))
-    looks = {
-        name: (f"trained on {plain(name)}", COLOURS[i % 7], MARKERS[(i + i // 7) % 7])
-        for i, name in enumerate(names)
-    }
+    looks = {name: (f"trained on {plain(name)}", *nth_look(i)) for i, name in enumerate(names)}
     counts = frame.groupby("tested")["n"].max()
     tested = list(dict.fromkeys(frame["tested"]))
     order = [*(name for name in names if name in tested), *(t for t in tested if t not in names)]
