@@ -9,6 +9,7 @@ from lib.engine.decoding import decode
 from lib.engine.models import Policy, make_policy
 from lib.judge.grading import judge_answer
 from lib.prompts import render
+from lib.training.watch import give_back
 from lib.training.weights import whole_model
 
 
@@ -72,6 +73,7 @@ class SharedPrefixGRPO(GRPOTrainer):
         for record in decode(policy, prompts, draws, length, self.rollout_rows, entropies=True):
             records.append(record)
             self.begin_judging(record)
+        give_back()
         return sorted(records, key=lambda record: record["index"])
 
     def begin_judging(self, record: dict) -> None:
