@@ -7,8 +7,10 @@ from scipy.stats import t as student
 
 from lib.metrics import mcnemar, smallest_visible_gain
 from lib.study.methods import (
+    answer_kinds,
     by_relation,
     compare_methods,
+    gain_by_kind,
     gain_over_seeds,
     split_gain,
 )
@@ -45,6 +47,30 @@ def test_a_question_that_one_policy_has_no_verdict_for_counts_in_no_part():
     parts = split_gain(GRADES["base"], form, GRADES["grpo"]).set_index("part")
     assert parts["n"].tolist() == [3, 3, 3]
     assert parts.loc["total", "value"] == pytest.approx(1 / 3)
+
+
+def test_a_gain_by_what_the_answers_before_were():
+    ids = [f"q{i}" for i in range(6)]
+    questions = pd.DataFrame(
+        {
+            "question_id": ids,
+            "question": [f"In which country is the city of C{i}?" for i in range(5)] + ["Who?"],
+            "answers": [["Peru"], ["Peru"], ["Chile"], ["Chile"], ["Iran"], ["Ada"]],
+            "relation": ["city_country"] * 5 + [None],
+        }
+    )
+    texts = ["Peru.", "Not Italy but Peru?", "In Italy.", "In the south.", "C4 is in Chile.", "Bob"]
+    answers = pd.DataFrame({"question_id": ids, "text": texts})
+    before, after = (graded([bool(int(v)) for v in verdicts]) for verdicts in ("100000", "011110"))
+    kinds = answer_kinds(answers, before, questions)
+    assert kinds.tolist() == ["right", "gold", "another", "none", "another", "none"]
+    table = gain_by_kind(kinds, before, after).set_index("kind")
+    assert table["value"].tolist() == pytest.approx([-1 / 6, 1 / 6, 2 / 6, 1 / 6])
+    assert table["n"].tolist() == [1, 1, 2, 2]
+    assert table["value"].sum() == pytest.approx(3 / 6)  # the whole gain
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    unjudged = before.assign(correct=before["correct"].where(before["question_id"] != "q2"))
+    assert "q2" not in answer_kinds(answers, unjudged, questions).index
 
 
 def test_seeds_widen_the_interval():

@@ -2,7 +2,17 @@
 
 import pandas as pd
 
+from lib.judge.catalogue import Catalogue
 from lib.metrics import beside, error_of_mean, gain, holm, pair, paired_interval, student
+from lib.text import normalise
+
+# what a greedy answer of the base policy was; a gain over it is the sum of what comes from each
+KINDS = {
+    "right": "were right",
+    "gold": "named the gold answer and was not accepted",
+    "another": "named another answer of the relation",
+    "none": "named no answer of the relation",
+}
 
 
 def compare_methods(
@@ -44,6 +54,53 @@ def split_gain(
     base, form, full = (frame[frame["question_id"].isin(shared)] for frame in known)
     parts = {"total": (base, full), "form": (base, form), "recall": (form, full)}
     rows = [{"part": name} | gain(*sides, n_boot, seed) for name, sides in parts.items()]
+    return pd.DataFrame(rows)
+
+
+def answer_kinds(answers: pd.DataFrame, grades: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
+    """Which of KINDS each answer was, by question id; those without a verdict are left out.
+
+    answers, grades: one for each question. What else could have been the answer is as of
+    lib.judge.catalogue; where that is not known, `another` cannot be told from `none`.
+    """
+    candidates = Catalogue(questions)
+    rows = answers.merge(questions, on="question_id").merge(
+        grades.dropna(subset="correct")[["question_id", "correct"]], on="question_id"
+    )
+
+    def kind(text: str, question: str, golds, right: bool) -> str:
+        names = [name for name in map(normalise, golds) if len(name) > 2]
+        if right:
+            return "right"
+        if any(f" {name} " in f" {normalise(text)} " for name in names):
+            return "gold"
+        if (known := candidates(question)) is None:
+            return "none"
+        asked, said = ({name for *_, name in known.mentions(part)} for part in (question, text))
+        return "another" if known.owners(said - asked) - known.owners(set(names)) else "none"
+
+    columns = (rows[name] for name in ("text", "question", "answers", "correct"))
+    kinds = [kind(*row) for row in zip(*columns, strict=True)]
+    return pd.Series(kinds, index=rows["question_id"], dtype="str")
+
+
+def gain_by_kind(
+    kinds: pd.Series, before: pd.DataFrame, after: pd.DataFrame, n_boot: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """The parts of a gain by what the answers before were: kind, value, low, high, n.
+
+    kinds: as of `answer_kinds`. value: the change of accuracy that the questions of a kind make,
+    over all questions, so that the kinds add up to the gain; n: questions of the kind. No training
+    but that of the policy after is in it.
+    """
+    both = pair(before, after)
+    change = both["after"].astype(float) - both["before"].astype(float)
+    kind, rows = both["question_id"].map(kinds), []
+    for name in KINDS:
+        low, high = paired_interval(change.where(kind == name, 0.0), n_boot, seed)
+        value = float(change[kind == name].sum() / len(both))
+        row = {"kind": name, "value": value, "low": low, "high": high}
+        rows.append(row | {"n": int((kind == name).sum())})
     return pd.DataFrame(rows)
 
 
