@@ -9,7 +9,7 @@ from lib.text import normalise
 # what a greedy answer of the base policy was; a gain over it is the sum of what comes from each
 KINDS = {
     "right": "were right",
-    "gold": "named the gold answer and was not accepted",
+    "gold": "named the gold answer, but were not accepted",
     "another": "named another answer of the relation",
     "none": "named no answer of the relation",
 }
