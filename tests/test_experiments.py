@@ -10,10 +10,10 @@ from lib.questions.abilities import grade_sums, other_facts, prose, sum_question
 from lib.questions.invented import CITIES, QUESTION, in_sentence, invented_questions, told_facts
 from lib.questions.splits import HALVES, answer_half
 from lib.study.ablations import arm_gains, arm_table, outcomes
+from lib.study.attribution import chance_of_training
 from lib.study.origin import by_exposure, choices, exposure_trend, fact_table, over_seeds, repair_by
 from lib.study.transfer import (
     REST,
-    chance_of_trainings,
     crossover,
     forgotten,
     own_and_other,
@@ -202,11 +202,11 @@ def test_what_several_trainings_make_knows_the_chance_of_each():
     repeats = [grades(verdicts, ids) for verdicts in ("1000", "1100", "1110")]
     # each training's half of the questions: .5, 1, 1 and 0, 0, .5, which is 1/4, 1/2, 1/2 of all
     first = pd.Series([1.0, 1.0, 0.0, 0.0], index=ids)
-    assert chance_of_trainings(repeats, [first]) == (pytest.approx(1 / 48), 2)
-    assert chance_of_trainings(repeats, [first, 1 - first]) == (pytest.approx(1 / 24), 2)
+    assert chance_of_training(repeats, [first]) == (pytest.approx(1 / 48), 2)
+    assert chance_of_training(repeats, [first, 1 - first]) == (pytest.approx(1 / 24), 2)
     # one less the other is 1/4, 1/2, 1/4
-    assert chance_of_trainings(repeats, [2 * first - 1])[0] == pytest.approx(1 / 48)
-    assert chance_of_trainings(repeats[:1], [first]) is None
+    assert chance_of_training(repeats, [2 * first - 1])[0] == pytest.approx(1 / 48)
+    assert chance_of_training(repeats[:1], [first]) is None
 
     half = pd.Series(["one", "one", "two", "two"], index=ids)
     trained = {"one": grades("1100", ids), "two": grades("1111", ids)}

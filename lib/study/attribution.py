@@ -128,15 +128,21 @@ def without_interval(shares: pd.DataFrame, idle) -> pd.DataFrame:
     return shares.assign(**{end: shares[end].mask(shares["subset"].isin(idle)) for end in ends})
 
 
-def chance_of_training(repeats: list[pd.DataFrame]) -> tuple[float, int] | None:
+def chance_of_training(
+    repeats: list[pd.DataFrame], parts: list[pd.Series] | tuple[float] = (1.0,)
+) -> tuple[float, int] | None:
     """The variance of one training's accuracy, and its degrees of freedom; None without repeats.
 
     repeats: grades of trainings that differ by chance alone, such as those on random subsets of one
-    size, on the same questions.
+    size, on the same questions. parts: for a difference that several trainings make, the part of
+    each in a question's difference, by question id. What single questions do by chance is in it,
+    too, which is on the safe side for several (tests/coverage.py).
     """
     if len(repeats) < 2:
         return None
-    return float(beside(repeats).mean().var()), len(repeats) - 1
+    answered = beside(repeats)
+    spread = sum(answered.mul(part, axis=0).dropna().mean().var() for part in parts)
+    return float(spread), len(repeats) - 1
 
 
 def against(
@@ -156,16 +162,17 @@ def against(
     low, high, n, p (without `chance` by paired permutation), holm.
     """
     rows, pools = [], trainings or {}
+    if not isinstance(chance, dict):
+        one, df = chance or (0.0, 0)
+        many = {name: sum(1 / n for n in pools.get(name, (1, 1))) for name in pairs}
+        chance = {name: (one * count, df) for name, count in many.items()}
     for name, sides in pairs.items():
         kept = [frame.dropna(subset="correct")[["question_id", "correct"]] for frame in sides]
         both = kept[0].merge(kept[1], on="question_id", suffixes=("", "_reference"))
         both = both.astype({"correct": float, "correct_reference": float})
         change = both["correct"] - both["correct_reference"]
-        spread = chance.get(name) if isinstance(chance, dict) else chance
-        if spread is chance and chance:
-            spread = (chance[0] * sum(1 / n for n in pools.get(name, (1, 1))), chance[1])
-        if spread and spread[0]:
-            found = student(change.mean(), [error_of_mean(change), spread])
+        if chance[name] and chance[name][0]:
+            found = student(change.mean(), [error_of_mean(change), chance[name]])
             low, high, p = found.values()
         else:
             low, high = paired_interval(change, n_boot, seed)

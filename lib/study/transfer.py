@@ -4,8 +4,8 @@ import pandas as pd
 
 from lib.engine.models import Policy
 from lib.engine.sampling import answer_logprobs
-from lib.metrics import beside, bootstrap, pair, wilson
-from lib.study.attribution import against
+from lib.metrics import bootstrap, pair, wilson
+from lib.study.attribution import against, chance_of_training
 
 REST = "other relations"
 
@@ -27,11 +27,11 @@ def transfer_matrix(
     """The gain on each source's test questions after training on each: one Holm family.
 
     base, trained: grades of the same test questions; source: of each question id; repeats: as of
-    `chance_of_trainings`. Frame of trained, tested, value, low, high, n, p, holm (see `against`).
+    `chance_of_training`. Frame of trained, tested, value, low, high, n, p, holm (see `against`).
     """
     pairs, chance = {}, {}
     for tested, ids in source.groupby(source):
-        spread = chance_of_trainings(repeats, [pd.Series(1.0, ids.index)])
+        spread = chance_of_training(repeats, [pd.Series(1.0, ids.index)])
         for name, grades in trained.items():
             sides = (frame[frame["question_id"].isin(ids.index)] for frame in (grades, base))
             pairs[name, tested], chance[name, tested] = tuple(sides), spread
@@ -40,22 +40,6 @@ def transfer_matrix(
         return frame.assign(trained=[], tested=[])
     frame["trained"], frame["tested"] = zip(*frame.pop("name"), strict=True)
     return frame[["trained", "tested", "value", "low", "high", "n", "p", "holm"]]
-
-
-def chance_of_trainings(
-    repeats: list[pd.DataFrame], parts: list[pd.Series]
-) -> tuple[float, int] | None:
-    """The variance that chance gives a difference which several trainings make, and its df.
-
-    repeats: grades of trainings that differ by chance alone, on the same questions; with fewer than
-    two it is None. parts: of each training, by question id, its part in a question's difference.
-    On the safe side: what single questions do by chance is in it, too (tests/coverage.py).
-    """
-    if len(repeats) < 2:
-        return None
-    answered = beside(repeats)
-    spread = sum(answered.mul(part, axis=0).dropna().mean().var() for part in parts)
-    return float(spread), len(repeats) - 1
 
 
 def own_and_other(
@@ -87,7 +71,7 @@ def own_and_other(
     theirs = [(1 - part) / (len(trained) - 1) for part in ours]
     less = [one - other for one, other in zip(ours, theirs, strict=True)]
     parts = dict(zip(pairs, (ours, theirs, less), strict=True))
-    chance = {name: chance_of_trainings(repeats, part) for name, part in parts.items()}
+    chance = {name: chance_of_training(repeats, part) for name, part in parts.items()}
     return against(pairs, n_boot, seed, chance)
 
 
@@ -102,7 +86,7 @@ def crossover(
     """Does it help to have met the answer in training? A frame as of `against`, three rows.
 
     trained: the grades after training on the questions of each half of the answers; half: of each
-    question id; repeats: as of `chance_of_trainings`. Every question is asked of both policies: of
+    question id; repeats: as of `chance_of_training`. Every question is asked of both policies: of
     the one whose training had its answer (as the answer of other questions), and of the other. The
     rows are the gain of each over the base policy and the paired difference between them.
     """
@@ -121,7 +105,7 @@ def crossover(
     with_it = [(half == name).astype(float) for name in trained]
     parts = (with_it, [1 - part for part in with_it], [2 * part - 1 for part in with_it])
     chance = {
-        name: chance_of_trainings(repeats, part) for name, part in zip(pairs, parts, strict=True)
+        name: chance_of_training(repeats, part) for name, part in zip(pairs, parts, strict=True)
     }
     return against(pairs, n_boot, seed, chance)
 

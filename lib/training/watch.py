@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import psutil
+import torch
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
@@ -16,12 +17,13 @@ KEPT_GB = 4.0  # held by a training (2**30 bytes)
 
 
 def give_back() -> None:
-    """Give unused memory back where a training holds more than KEPT_GB.
+    """Give unused memory back where a training on the CPU holds more than KEPT_GB.
 
     Answers and updates ask for pieces of other sizes: a heap that keeps all grows by a half, one
     that keeps nothing costs a twentieth of the time.
     """
-    if psutil.Process().memory_info().rss > KEPT_GB * 2**30:
+    on_card = torch.cuda.is_available()  # where every step would empty the card's allocator
+    if not on_card and psutil.Process().memory_info().rss > KEPT_GB * 2**30:
         release_memory(collect=False)
 
 
