@@ -77,16 +77,27 @@ def test_rivals_are_other_answers_of_the_relation_first_named():
     named = ["It is in Spain or Italy.", "The ITALY, Portugal"]
     texts = [named[0], "France", "in Lyon", named[1], "Spaniards", "Chad"]
     samples = pd.DataFrame({"question_id": "a", "text": texts})
-    assert mass.rivals(samples, EVERY).tolist() == ["Spain", "", "", "Italy", "", ""]
+    assert mass.rivals(samples, EVERY).tolist() == ["Spain", "", "", "Italy", "", "Chad"]
     assert mass.rivals(samples, EVERY.assign(relation=None)).tolist() == [""] * 6
     every = EVERY.assign(question=EVERY["question"] + " Not Spain?")
     assert mass.rivals(samples, every).tolist()[0] == "Italy"
 
 
+def test_without_a_closed_set_rivals_are_the_answers_of_the_questions():
+    samples = pd.DataFrame({"question_id": ["a", "a"], "text": ["It is Spain.", "Chad"]})
+    own = EVERY.assign(relation="own")
+    assert mass.rivals(samples, own).tolist() == ["Spain", ""]
+    twice = pd.concat([own, own.assign(question_id=own["question_id"] + "2")])
+    assert mass.rivals(samples, twice).tolist() == ["Spain", ""]
+
+
 def test_each_distinct_text_is_scored_once():
     texts = mass.answers_to_score(QUESTIONS, *BEFORE, AFTER[0])
     scored = mass.to_score(QUESTIONS, texts).set_index("question_id")["answers"]
-    assert scored.to_dict() == {"a": ["France", "It is in Italy."], "b": ["Portugal", "Spain"]}
+    assert scored.to_dict() == {
+        "a": ["France", "Italy", "It is in Italy."],
+        "b": ["Portugal", "Spain"],
+    }
 
 
 def test_mass_shift_is_after_minus_before_by_kind():
@@ -95,8 +106,8 @@ def test_mass_shift_is_after_minus_before_by_kind():
     before = flat.assign(logprob=-4.0)
     after = flat.assign(logprob=np.where(flat["answer"].isin(["France", "Portugal"]), -1.0, -6.0))
     table = mass.mass_shift(texts, before, after, n_boot=100).set_index("kind")
-    assert table["value"].to_dict() == {"gold": 3, "right": 3, "wrong": -2}
-    assert table["n"].to_dict() == {"gold": 2, "right": 1, "wrong": 2}
+    assert table["value"].to_dict() == {"gold": 3, "rival": -2, "right": 3, "wrong": -2}
+    assert table["n"].to_dict() == {"gold": 2, "rival": 2, "right": 1, "wrong": 2}
     assert table.loc["wrong", "before"] == -4
     assert table.loc["gold", "after"] == -1
 

@@ -7,7 +7,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from lib.judge.catalogue import Catalogue
 from lib.judge.grading import short_answers
+from lib.judge.rivals import Candidates
 from lib.judge.rules import abstains, hedges
 from lib.metrics import bootstrap, pair, share_interval, wilson
 from lib.text import normalise
@@ -24,47 +26,40 @@ def _most_frequent(samples: pd.DataFrame) -> pd.DataFrame:
 def rivals(samples: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
     """The first other answer that each sample's text names, as its display answer; "" for none.
 
-    Candidates are the answers of all `questions` of the same relation (give the training questions
-    too), without the question's own answers, names that stand in the question itself, and names of
-    one or two letters, which are also words. Without relations all are "".
+    Candidates are all answers of the question's kind where lib.judge.catalogue knows them, else the
+    answers of all `questions` of the same relation (give the training questions too): without the
+    question's own answers, names that stand in the question itself, and names of one or two
+    letters, which are also words. Without relations all are "".
     """
+    candidates = Catalogue(questions)
     names = _answer_names(questions)
-    patterns = {relation: _any_of(list(displays)) for relation, displays in names.items()}
+    by_relation = {relation: Candidates(answers) for relation, answers in names.items()}
     about = questions.set_index("question_id")
 
     @cache
     def first(question_id, text):
         row = about.loc[question_id]
-        relation = row["relation"]
-        if relation not in patterns:
+        known = candidates(row["question"]) or by_relation.get(row["relation"])
+        if known is None:
             return ""
 
-        question = f" {normalise(row['question'])} "
-        own = {normalise(answer) for answer in row["answers"]}
-        for match in patterns[relation].finditer(normalise(text)):
-            name = match[0]
-            if name not in own and f" {name} " not in question:
-                return names[relation][name]
+        asked = {name for *_, name in known.mentions(row["question"])}
+        own = known.owners({normalise(answer) for answer in row["answers"]})
+        for *_, name in known.mentions(text):
+            others = known.owners({name}) - own
+            if others and len(name) > 2 and name not in asked:
+                return known.answers[min(others)][0]
         return ""
 
     keys = zip(samples["question_id"], samples["text"], strict=True)
     return pd.Series([first(*key) for key in keys], index=samples.index, dtype="str")
 
 
-def _answer_names(questions: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """relation -> normalised answer -> display answer, for answers of three letters or more."""
-    names = {}
-    for relation, answers in zip(questions["relation"], questions["answers"], strict=True):
-        long = [name for name in map(normalise, answers) if len(name) > 2]
-        if long and pd.notna(relation):
-            names.setdefault(relation, {}).update(dict.fromkeys(long, answers[0]))
-    return names
-
-
-def _any_of(names: list[str]) -> re.Pattern:
-    """A pattern of any of the names as whole words, the longest first."""
-    longest_first = sorted(names, key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")
+def _answer_names(questions: pd.DataFrame) -> dict[str, list[list[str]]]:
+    """relation -> the different answers of its questions, each with its names."""
+    related = questions.dropna(subset="relation")
+    answers = related["answers"].map(tuple).groupby(related["relation"])
+    return {relation: [list(names) for names in group.unique()] for relation, group in answers}
 
 
 def _graded(samples: pd.DataFrame, grades: pd.DataFrame) -> pd.DataFrame:

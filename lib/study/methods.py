@@ -1,9 +1,10 @@
 """All methods in one table: each against the base policy, and one of them against every other."""
 
+import numpy as np
 import pandas as pd
 
-from lib.judge.catalogue import Catalogue
 from lib.metrics import beside, error_of_mean, gain, holm, pair, paired_interval, student
+from lib.study.mass import rivals
 from lib.text import normalise
 
 # what a greedy answer of the base policy was; a gain over it is the sum of what comes from each
@@ -60,27 +61,19 @@ def split_gain(
 def answer_kinds(answers: pd.DataFrame, grades: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
     """Which of KINDS each answer was, by question id; those without a verdict are left out.
 
-    answers, grades: one for each question. What else could have been the answer is as of
-    lib.judge.catalogue; where that is not known, `another` cannot be told from `none`.
+    answers, grades: one for each question. `another` is what lib.study.mass.rivals finds; where it
+    knows no other answers, `another` cannot be told from `none`.
     """
-    candidates = Catalogue(questions)
     rows = answers.merge(questions, on="question_id").merge(
         grades.dropna(subset="correct")[["question_id", "correct"]], on="question_id"
     )
-
-    def kind(text: str, question: str, golds, right: bool) -> str:
-        names = [name for name in map(normalise, golds) if len(name) > 2]
-        if right:
-            return "right"
-        if any(f" {name} " in f" {normalise(text)} " for name in names):
-            return "gold"
-        if (known := candidates(question)) is None:
-            return "none"
-        asked, said = ({name for *_, name in known.mentions(part)} for part in (question, text))
-        return "another" if known.owners(said - asked) - known.owners(set(names)) else "none"
-
-    columns = (rows[name] for name in ("text", "question", "answers", "correct"))
-    kinds = [kind(*row) for row in zip(*columns, strict=True)]
+    another = rivals(rows, questions) != ""
+    said = " " + rows["text"].map(normalise) + " "
+    golds = rows["answers"].map(lambda names: [n for n in map(normalise, names) if len(n) > 2])
+    gold = [any(f" {n} " in text for n in some) for text, some in zip(said, golds, strict=True)]
+    kinds = np.select(
+        [rows["correct"].astype(bool), gold, another], ["right", "gold", "another"], "none"
+    )
     return pd.Series(kinds, index=rows["question_id"], dtype="str")
 
 
