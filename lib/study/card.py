@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+import httpx2  # huggingface_hub's own HTTP library
 from huggingface_hub import DatasetCardData, HfApi, ModelCardData
 
 from lib.config import ProfileError, load_profile
@@ -114,7 +115,10 @@ def sendable(run: Path) -> dict[str, Path]:
 
 
 def push(kind: str, folder: Path, repo: str, really: bool) -> str:
-    """Upload a folder to a private repository; without `really` say only what would go."""
+    """Upload a folder to a private repository; without `really` say only what would go.
+
+    Raises ValueError where the repository is there already and is public.
+    """
     kept = ["README.md", "questions.parquet"] if kind == "dataset" else ["*"]
     paths = [path for pattern in kept for path in sorted(folder.glob(pattern)) if path.is_file()]
     size = sum(path.stat().st_size for path in paths) / 2**20
@@ -123,6 +127,8 @@ def push(kind: str, folder: Path, repo: str, really: bool) -> str:
         return f"{kind}: {len(paths)} files, {size:,.0f} MB would go to {repo} (private): {named}"
     api = HfApi()
     api.create_repo(repo, repo_type=kind, private=True, exist_ok=True)
+    if not api.repo_info(repo, repo_type=kind).private:
+        raise ValueError(f"{repo} is there and public: make it private, or give another REPO=")
     api.upload_folder(repo_id=repo, repo_type=kind, folder_path=folder, allow_patterns=kept)
     return f"{kind}: {len(paths)} files, {size:,.0f} MB are at {repo} (private)"
 
@@ -153,7 +159,7 @@ def main() -> None:
                 print(push(kind, folders[kind], name, really))
             if not really:
                 print("nothing was sent; REALLY=1 sends it")
-    except (ProfileError, ValueError, OSError) as error:
+    except (ProfileError, ValueError, OSError, httpx2.HTTPError) as error:
         sys.exit(f"{args.command}: {' '.join(str(error).split())}")
 
 
