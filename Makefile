@@ -5,7 +5,7 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help setup weights settings all experiments science seeds compare fetch plan smoke grid test test-vllm faults judge judge-stop bench lab watch figures report card push clean
 
-# Names become folders and words of a shell: letters, digits and . _ - alone; a folder may hold / + @ = ~ too
+# Names become folders and words of a shell: letters, digits and . _ - alone; a folder may hold / + @ = too
 characters := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z \
   0 1 2 3 4 5 6 7 8 9 . _ -
 digits := 0 1 2 3 4 5 6 7 8 9
@@ -15,7 +15,7 @@ strip-off = $(if $(2),$(call strip-off,$(subst $(firstword $(2)),,$(1)),$(wordli
 left = $(call strip-off,$(subst $(space),!,$(1)),$(2))
 refuse = $(error $(1)='$($(1))' cannot be used: $(2))
 name = $(if $(call left,$($(1)),$(characters))$(filter .% -%,$($(1))),$(call refuse,$(1),a name has letters and digits and . _ - and begins with one of the former))
-folder = $(if $(call left,$($(1)),$(characters) / + @ = ~)$(filter -%,$($(1))),$(call refuse,$(1),a folder is written without spaces and quotes))
+folder = $(if $(call left,$($(1)),$(characters) / + @ =)$(filter -%,$($(1))),$(call refuse,$(1),a folder is written without spaces and quotes and without ~))
 given = $(if $(strip $($(1))),,$(call refuse,$(1),it is empty))
 
 RUN ?= laptop
@@ -68,6 +68,7 @@ HAS = $(or $(shell cat $(1)/training_seeds 2>/dev/null),$(call said-of,training_
 HAD := $(call HAS,$(OUT))
 SEEDS ?= $(HAD)
 ifneq ($(filter seeds,$(MAKECMDGOALS)),)
+$(if $(filter file,$(origin SEEDS)),$(error make seeds needs SEEDS="0 1 2", a list of seeds))
 $(if $(call left,$(subst $(space),,$(SEEDS)),$(digits)),$(call refuse,SEEDS,it is not a whole number))
 else
 $(if $(call whole,SEEDS)$(filter 0%,$(SEEDS)),$(call refuse,SEEDS,it is not a whole number from 1 on))

@@ -29,6 +29,7 @@ from lib.tables import (
     TableError,
     check_output,
     key_text,
+    load_table,
     named_rows,
     need,
     read_table,
@@ -158,12 +159,22 @@ def graded_policies(run: Path) -> dict[str, Path]:
     return {path.stem.removeprefix("grades_greedy_").removesuffix("_test"): path for path in found}
 
 
+def graded_with_text(run: Path, path: Path) -> pd.DataFrame:
+    """A run's graded answers, with the text of each question where the run has it."""
+    graded, asked = read_graded(path), run / "02_dedup" / "questions.parquet"
+    if not asked.exists():
+        return graded
+    texts = load_table(asked).set_index("question_id")["question"]
+    return graded.assign(question=graded["question_id"].map(texts))
+
+
 def compare_runs(first: Path, second: Path) -> tuple[pd.DataFrame, list[str]]:
     """(each policy that both runs have graded, the second run's less the first's; what to note).
 
     Columns as of `compare_files`, `file` being the policy; one Holm family over the policies. A
-    note names the policies that it is about. Raises TableError where the runs share no policy or no
-    question.
+    note names the policies that it is about. Where an id is another question in the second run (a
+    file that was edited between them), rows pair by the questions' text. Raises TableError where
+    the runs share no policy or no question.
     """
     one, two = graded_policies(first), graded_policies(second)
     for run, policies in ((first, one), (second, two)):
@@ -174,7 +185,7 @@ def compare_runs(first: Path, second: Path) -> tuple[pd.DataFrame, list[str]]:
         raise TableError(f"{first} has {', '.join(one)}, {second} has {', '.join(two)}: none alike")
     tables, noted = [], {}
     for name in shared:
-        frames = {str(first): read_graded(one[name]), str(second): read_graded(two[name])}
+        frames = {str(r): graded_with_text(r, p[name]) for r, p in ((first, one), (second, two))}
         tables.append(compare_files(frames).assign(file=name))
         for note in notes(frames, *pair_up(frames)):
             noted.setdefault(note, []).append(name)

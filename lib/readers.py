@@ -15,6 +15,8 @@ CELL_MARKS = (",", ";", "\t")
 CALLED = re.compile(
     r"(?:np\.|numpy\.)?(?:array|set|frozenset|list|tuple)\((.*?)(?:,\s*dtype=[^()\[\]]*)?\)", re.S
 )
+# half of a character in JSON's escapes; a whole one, and an escaped backslash, are found first
+HALF = re.compile(r"(\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\ud[89a-f][0-9a-f]{2}", re.I)
 BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -111,6 +113,7 @@ def _check_widths(text: str, separator: str, width: int, advice: str) -> None:
 
 def value_of_json(text: str):
     """What a JSON file holds; of one object a line the list of them. Raises ValueError."""
+    text = without_halves(text)
     try:
         return json.loads(text)
     except RecursionError:
@@ -120,6 +123,15 @@ def value_of_json(text: str):
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         except ValueError:
             raise error from None
+
+
+def without_halves(text: str) -> str:
+    """JSON with the mark for what cannot be read in the place of half a character.
+
+    Tools that cut a text by its UTF-16 units leave "\\ud83d" without its other half, which no file
+    in UTF-8 can hold.
+    """
+    return HALF.sub(lambda found: found[1] or r"\ufffd", text)
 
 
 def rows_of_json(text: str) -> pd.DataFrame:
@@ -141,7 +153,7 @@ def rows_of_jsonl(text: str) -> pd.DataFrame:
     """
     if re.match(r"\s*\[\s*\{", text):
         return rows_of_json(text)
-    rows = []
+    rows, text = [], without_halves(text)
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue

@@ -80,8 +80,7 @@ def _is_formula(value) -> bool:
 
 def _write_csv(frame: pd.DataFrame, path: Path, separator: str = ",") -> None:
     # a list becomes a JSON list, which lib.cells reads
-    lists = [c for c in frame if frame[c].map(lambda v: isinstance(v, list)).any()]
-    frame = frame.assign(**{c: frame[c].map(json.dumps) for c in lists})
+    frame = frame.map(lambda v: json.dumps(_plain(v)) if _is_nested(v) else v)
     # a spreadsheet reads a leading quote as: this is text; `_read_csv` takes it off again
     safe = frame.apply(lambda column: column if is_numeric_dtype(column) else column.map(_as_text))
     safe.to_csv(path, index=False, sep=separator, lineterminator="\n")
@@ -102,8 +101,7 @@ def _read_json(path: Path) -> pd.DataFrame:
 def _json_lines(frame: pd.DataFrame) -> list[str]:
     """Each row as one line of JSON, what is missing as null."""
     rows = frame.astype(object).to_dict("records")
-    whole = ({k: None if is_missing(v) else v for k, v in row.items()} for row in rows)
-    return [json.dumps(row, ensure_ascii=False, default=_as_json) for row in whole]
+    return [json.dumps(_plain(row), ensure_ascii=False) for row in rows]
 
 
 def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
@@ -124,9 +122,20 @@ def is_missing(value) -> bool:
     )
 
 
-def _as_json(value):
-    """A NumPy array or number as JSON knows it; anything else as its text."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+def _is_nested(value) -> bool:
+    return isinstance(value, list | tuple | dict) or getattr(value, "ndim", 0) > 0
+
+
+def _plain(value):
+    """The value as JSON knows it: arrays as lists, what is missing as null, others as text."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, dict):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(member) for member in value]
+    if is_missing(value):
+        return None
+    return value if isinstance(value, str | bool | int | float) else str(value)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -86,3 +86,15 @@ def test_only_one_sends(run, tmp_path, really):
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("nothing was sent; REALLY=1 sends it\n")
     assert done.stdout.count("would go to me/mine") == 2
+
+
+def test_no_path_of_this_machine_is_published(run, tmp_path):
+    best = run / "04_grpo" / "grpo" / "best"
+    profile = load_profile("laptop")
+    models = {profile.model: "/home/someone/models/qwen"}
+    text = model_card(profile.model_copy(update={"models": models}), run)
+    assert "`qwen` (a local folder) trained by GRPO" in text
+    assert "someone" not in text
+    (best / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/someone/qwen"}')
+    with pytest.raises(ValueError, match="names a folder of this machine as its base"):
+        push("model", best, "me/mine", really=True)

@@ -16,7 +16,7 @@ from lib.config import Judge
 from lib.judge.address import is_loopback
 from lib.judge.cache import ReplyCache
 from lib.judge.client import CallsStopped, Client, cache_key, open_client
-from lib.judge.grading import make_reward
+from lib.judge.grading import auditor, make_reward
 from lib.judge.protocol import retry_after
 
 KEY = "sk-loopback-0123456789"
@@ -595,3 +595,13 @@ def test_a_proxy_of_the_environment_does_not_see_loopback_traffic(serve, monkeyp
 )  # fmt: skip
 def test_what_is_loopback(url, here):
     assert is_loopback(url) == here
+
+
+def test_an_auditor_without_a_key_of_its_own_asks_the_judge_s_server(monkeypatch):
+    """The judge's key must go to no other host than the judge's."""
+    settings = Judge(kind="llm", model="m1", auditor={"model": "m2"})
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-judge")
+    assert auditor(settings).client.base_url == "http://127.0.0.1:9/v1"
+    monkeypatch.setenv("AUDITOR_API_KEY", "sk-second")
+    assert auditor(settings).client.base_url is None

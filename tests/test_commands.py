@@ -12,7 +12,9 @@ import pytest
 from faults import outages
 from faults.staging import honest, scripted_server
 from lib.config import ROOT, Judge
-from lib.judge.grading import regrade
+from lib.judge.grading import asked_of, regrade
+from lib.metrics import accuracy
+from lib.tables import TableError
 
 CASES = pd.DataFrame({
     "question": ["In which country is Rome?", "In which country is Bern?"],
@@ -332,3 +334,56 @@ def test_a_rule_of_dedup_takes_no_model(tmp_path):
     )
     assert done.returncode == 1
     assert "add --judge llm, or drop them" in done.stderr
+
+
+def test_one_id_at_two_questions_and_one_question_in_two_rows():
+    """Two data sets numbered from 0, and samples of a question row by row without ids."""
+    asked = ["In which country is Lyon?", "Where is Rome?", "Who?", "When?", "Why?", "How?"]
+    table = pd.DataFrame(
+        {
+            "question_id": [0, 1, 0, 1, 2, 3],
+            "question": asked,
+            "answers": [["France"], ["Italy"], ["A B"], ["C D"], ["E F"], ["G H"]],
+            "prediction": ["France", "Italy", "x", "x", "x", "x"],
+        }
+    )
+    graded = regrade(table, Judge(kind="alias"))
+    reached = accuracy(graded.assign(question_id=asked_of(graded)))
+    assert (reached["n"], reached["value"]) == (6, pytest.approx(2 / 6))
+    repeated = pd.concat([table.head(2)] * 3, ignore_index=True).drop(columns="question_id")
+    graded = regrade(repeated, Judge(kind="alias"))
+    assert accuracy(graded.assign(question_id=asked_of(graded)))["n"] == 2
+    blank = regrade(repeated.assign(question=""), Judge(kind="alias"))
+    assert asked_of(blank).nunique() == 6
+
+
+def test_an_id_at_two_questions_is_said(capsys):
+    table = pd.DataFrame(CASES).assign(question_id="a", question=["Who?", "When?"])
+    regrade(table, Judge(kind="alias"), "in.csv")
+    assert "in.csv: note: an id such as 'a' stands at several questions" in capsys.readouterr().out
+
+
+def test_a_question_is_a_text():
+    with pytest.raises(TableError, match=r"row 1: `question` .*'role'.* is no text"):
+        regrade(CASES.assign(question=["Who?", [{"role": "user"}]]), Judge(kind="alias"), "in")
+    with pytest.raises(TableError, match="row 0: empty `question`; a model judges by it"):
+        regrade(CASES.assign(question=[None, "Who?"]), Judge(kind="llm", model="m"), "in")
+    graded = regrade(CASES.assign(question=[None, "Who?"]), Judge(kind="alias"), "in")
+    assert graded["question"].tolist()[0] == ""
+
+
+def test_relations_that_are_lists_say_nothing_of_rivals():
+    cases = CASES.assign(relation=[["P17"], "city_country"])
+    assert len(regrade(cases, Judge(kind="alias"))) == 4
+
+
+def test_dedup_keeps_rows_as_they_were_given(tmp_path):
+    rows = [
+        {"question": "Who sang Help?", "answers": ["The Beatles", "the beatles"], "popularity": 7},
+        {"question": "What is the capital of France?", "answers": ["Paris"], "popularity": 1},
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.csv").write_text("question,answers\nWhat is the capital of France?,Paris\n")
+    done = run("lib.dedup", *(tmp_path / name for name in ("train.jsonl", "test.csv", "out.jsonl")))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == rows[0]

@@ -231,3 +231,21 @@ def test_nothing_that_is_read_is_overwritten(tmp_path):
         assert not done.stdout
     assert (tmp_path / "a.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv", "folder.csv"]
+
+
+def test_runs_whose_ids_moved_pair_by_the_questions(tmp_path):
+    """A row more at the top of a file without ids: every id names the question before it."""
+    names = ["Lyon", "Porto", "Turin", "Cadiz"]
+    verdicts = dict(zip(names, [True, False, True, False], strict=True))
+    for run, asked in (("a", names), ("b", ["Ghent", *names])):
+        ids = [f"my-{i:06d}" for i in range(len(asked))]
+        (tmp_path / run / "02_dedup").mkdir(parents=True)
+        (tmp_path / run / "03_baselines").mkdir()
+        about = pd.DataFrame({"question_id": ids, "question": [f"Where is {n}?" for n in asked]})
+        about.to_parquet(tmp_path / run / "02_dedup" / "questions.parquet")
+        correct = pd.array([verdicts.get(n, True) for n in asked], "boolean")
+        grades = pd.DataFrame({"question_id": ids, "correct": correct})
+        grades.to_parquet(tmp_path / run / "03_baselines" / "grades_greedy_base_test.parquet")
+    table, noted = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert table[["value", "n", "better", "worse"]].values.tolist() == [[0, 4, 0, 0]]
+    assert "paired by `question`: id 'my-000000' is" in noted[0]

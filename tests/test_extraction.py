@@ -217,3 +217,16 @@ def test_a_text_that_repeats_itself_is_looked_at_a_few_times(piece, answer, form
         taken = extract(text)
         assert taken == (answer, form)
         assert sum(seen) < 8 * len(text)
+
+
+@pytest.mark.parametrize(
+    "loop", ["Answer: ", "The answer is ", "\\boxed{", "Answer: The answer is "]
+)
+def test_a_loop_of_forms_is_given_up(loop, monkeypatch):
+    """Each round searches the text once: their number, not the clock, says that it ends soon."""
+    rounds = []
+    last = extraction._last_form
+    monkeypatch.setattr(extraction, "_last_form", lambda *a: rounds.append(1) or last(*a))
+    extraction.extract(loop * 500 + "Paris" + "}" * 500)
+    assert len(rounds) <= extraction.ROUNDS
+    assert extraction.extract("Answer: **The answer is \\boxed{Paris}.**").text == "Paris"

@@ -336,3 +336,24 @@ def test_damaged_logs_and_objects_are_refused_in_one_line(tmp_path, log, said):
     with pytest.raises(TableError, match=f"a.json: .*{said}") as error:
         read_predictions(tmp_path / "a.json")
     assert "\n" not in str(error.value)
+
+
+def test_repeats_of_simple_evals_are_predictions_of_one_question(tmp_path):
+    logs = [simple_evals(reply) for reply in ("France", "Italy")]
+    log = {key: [one for each in logs for one in each[key]] for key in ("htmls", "convos")}
+    (tmp_path / "all.json").write_text(json.dumps(log))
+    table, _ = read_predictions(tmp_path / "all.json")
+    assert table["prediction"].tolist() == [["France", "Italy"]]
+
+
+def test_a_flipped_bit_in_a_zip_is_one_line(tmp_path):
+    path, long = tmp_path / "log.eval", json.dumps(sample(1, "France " * 300))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as log:
+        log.writestr("samples/1_epoch_1.json", long)
+    whole = path.read_bytes()
+    for at in range(30, 80):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            read_predictions(path)
+        except TableError as error:
+            assert str(path) in str(error)

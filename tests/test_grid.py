@@ -26,6 +26,7 @@ from lib.grid.slurm import (
     array_script,
     end_script,
     judge_script,
+    make_key,
     queued_cells,
     wait_for_judge,
 )
@@ -804,3 +805,14 @@ def test_one_training_over_two_nodes_of_slurm(tmp_path, monkeypatch):
     ]
     assert [line.rpartition(" ")[2] for line in sorted(lines)] == ["True", "False"]
     assert len({line.split(" on ")[1].split(",")[0] for line in lines}) == 2
+
+
+def test_a_key_that_was_half_written_is_made_again(tmp_path):
+    path = tmp_path / "key"
+    path.write_text("")
+    make_key(path)
+    key = path.read_text()
+    assert len(key.strip()) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    make_key(path)
+    assert path.read_text() == key

@@ -12,7 +12,11 @@ from lib.config import ROOT
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 TARGETS = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-WORDS = {"compare": ["A=outputs/a", "B=outputs/b"], "grid": ["GRID=grids/smoke.yaml", "STATE=1"]}
+WORDS = {
+    "seeds": ["SEEDS=0 1"],
+    "compare": ["A=outputs/a", "B=outputs/b"],
+    "grid": ["GRID=grids/smoke.yaml", "STATE=1"],
+}
 
 
 def make(*words, where=ROOT, py=sys.executable, **more):
@@ -85,6 +89,16 @@ def test_what_cannot_be_is_refused_before_anything_runs(word, said):
 def test_seeds_of_a_list_may_begin_at_0(tmp_path):
     done = make("-n", "seeds", "SEEDS=0 1", f"OUTPUTS={tmp_path}")
     assert re.findall(r"== 01_data \(.*(seed\d)\)", done.stdout) == ["seed0", "seed1"]
+    done = make("-n", "seeds", f"OUTPUTS={tmp_path}")
+    assert done.returncode != 0
+    assert 'make seeds needs SEEDS="0 1 2"' in done.stderr
+
+
+def test_a_home_that_no_shell_has_written_out_is_refused():
+    """A recipe's shell would write `~` out, and Python would make a folder of that name."""
+    done = make("-n", "all", "OUTPUTS=~/runs")
+    assert done.returncode != 0
+    assert "a folder is written without spaces and quotes and without ~" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -507,3 +507,14 @@ def test_a_part_is_drawn_in_order_and_nested():
     assert not small.equals(draw_part(questions, 10, seed=4))
     for all_of_them in (None, 50, 99):
         assert draw_part(questions, all_of_them, seed=3).equals(questions)
+
+
+@pytest.mark.parametrize("count", [10, 11, 29, 58, 97])
+def test_shares_of_the_whole_always_fit(count):
+    asked = {"question": [f"Which is {i}?" for i in range(count)], "answers": [["A"]] * count}
+    frame = complete(pd.DataFrame(asked).assign(question_id=[str(i) for i in range(count)]), "own")
+    for train, validation, test in ((0.6, 0.2, 0.2), (0.7, 0.15, 0.15)):
+        data = Data(train=train, validation=validation, test=test)
+        sizes = assign_splits(frame, data, 0)["split"].value_counts()
+        assert sizes.sum() in (count - 1, count)
+        assert abs(sizes["train"] - train * count) <= 1

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lib.cells import read_answers
-from lib.tables import FORMATS, TableError, need, read_table, save_table
+from lib.tables import FORMATS, TableError, key_text, need, read_table, save_table
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,32 @@ def test_an_index_with_a_name_is_a_column(tmp_path):
     assert read_table(tmp_path / "a.parquet")["question_id"].tolist() == ["q7"]
     frame.reset_index(drop=True).iloc[[0]].to_parquet(tmp_path / "a.parquet")
     assert list(read_table(tmp_path / "a.parquet")) == ["question"]
+
+
+@pytest.mark.parametrize("extension", [".csv", ".tsv", ".json", ".jsonl"])
+def test_arrays_of_a_parquet_lose_nothing(tmp_path, extension):
+    messages = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}], None]
+    numbers = [[float(i) for i in range(1500)] + [float("nan")], []]
+    rows = pd.DataFrame({"messages": messages, "numbers": numbers, "name": ["a", None]})
+    rows.to_parquet(tmp_path / "in.parquet")
+    path = save_table(read_table(tmp_path / "in.parquet"), tmp_path / f"out{extension}")
+    assert "NaN" not in path.read_text()
+    back = read_table(path)
+    is_text = isinstance(back["messages"][0], str)
+    found, first = (
+        json.loads(v) if is_text else v for v in (back["messages"][0], back["numbers"][0])
+    )
+    assert found == messages[0]
+    assert first == numbers[0][:-1] + [None]
+    assert key_text(back["messages"][1]) == key_text(back["name"][1]) == ""
+
+
+def test_half_a_character_is_marked_and_all_else_stays(tmp_path):
+    """JavaScript's slice cuts an emoji in two; no file in UTF-8 holds the half."""
+    lines = [r'{"q": "cut \ud83d", "p": "\ud83d\ude00 \\ud83d"}', r'{"q": "\ude00 a", "p": null}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    frame = read_table(tmp_path / "in.jsonl")
+    assert frame["q"].tolist() == ["cut \ufffd", "\ufffd a"]
+    assert frame["p"][0] == "\U0001f600 \\ud83d"
+    for extension in FORMATS:
+        save_table(frame, tmp_path / f"out{extension}")

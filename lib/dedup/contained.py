@@ -13,6 +13,7 @@ from lib.text import holds, normalise, question_key
 # of the shorter question's content words: with the same answer and numbers, the same fact in other
 # words
 SHARED = 0.75
+VERDICT_TOKENS = 256  # of a reply, unless the judge is given more
 VERDICT_BATCH = 1024  # verdicts asked between two looks at progress and failures
 SENTENCE_END = re.compile(r"(?<=[^.\s]{2}[.!?])\s+|\n+")  # not after initials
 TOLERATED = 10  # failed verdicts before their share can stop the run
@@ -217,6 +218,7 @@ def judge_llm(
     ]
     keys = [request[1]["content"] for request in requests]
     once, verdicts, failures = list(dict(zip(keys, requests, strict=True)).items()), {}, 0
+    shown = None  # a reply that is no verdict
     for part in portions(once, VERDICT_BATCH, "verdicts"):
         outcomes_of_part = [read_verdict(reply) for reply in ask([request for _, request in part])]
         again = [i for i, verdict in enumerate(outcomes_of_part) if verdict is None]
@@ -227,13 +229,15 @@ def judge_llm(
             ]
             for i, reply in zip(again, ask(more), strict=True):
                 outcomes_of_part[i] = read_verdict(reply)
+                shown = reply if outcomes_of_part[i] is None else shown
         verdicts |= dict(zip([key for key, _ in part], outcomes_of_part, strict=True))
         failures += sum(verdict is None for verdict in outcomes_of_part)
         if failures > max(TOLERATED, max_failed * len(verdicts)):
             raise RuntimeError(
                 f"{failures} of {len(verdicts)} dedup verdicts failed, more than "
                 "judge.max_failed = "
-                f"{max_failed:g}: see what the judge answers, or take another one"
+                f"{max_failed:g}; one reply was {str(shown)[:80]!r}: is it a whole JSON object? "
+                "(judge.reply_tokens), or take another judge"
             )
     outcomes = [verdicts[key] or (True, "verdict failed: counted as contained") for key in keys]
     failed = [verdicts[key] is None for key in keys]
@@ -275,5 +279,8 @@ def open_ask(profile):
     """The client's `ask`, which keeps only replies that are verdicts."""
     from lib.judge.client import open_client
 
-    usable = {"usable": lambda reply: read_verdict(reply) is not None}
-    return partial(open_client(profile.judge).ask, **usable)
+    return partial(
+        open_client(profile.judge).ask,
+        usable=lambda reply: read_verdict(reply) is not None,
+        max_tokens=max(VERDICT_TOKENS, profile.judge.reply_tokens),
+    )

@@ -33,8 +33,7 @@ def read_training(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     shape = next((name for name, columns in ROW_SHAPES.items() if set(columns) <= set(rows)), None)
     if {"question", "answers"} <= set(rows) or shape is None:
         asked = read_file(path)
-        given = rows.assign(**asked)  # the file's other columns are kept, and never read
-        return given, asked.assign(row=range(len(asked)), is_text=False), "questions"
+        return rows, asked.assign(row=range(len(asked)), is_text=False), "questions"
 
     found, without = [], []
     for i, row in enumerate(rows.to_dict("records")):

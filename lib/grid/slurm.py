@@ -209,9 +209,13 @@ def _submit(name, grid, cells, py, queue) -> list[str]:
 
 def make_key(path: Path) -> None:
     """A secret of the grid, for its user's eyes only: the judge answers no one without it."""
-    if not path.exists():
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(24) + "\n")
+    if path.exists() and path.read_text().strip():
+        return
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(24) + "\n")
+    os.replace(part, path)  # an empty key would open the judge to everyone
 
 
 def wait_for_judge(folder: Path, every: float = 10.0) -> tuple[dict[str, str], dict]:

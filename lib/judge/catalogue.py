@@ -22,7 +22,8 @@ class Catalogue:
         self.by_relation: dict[str, Candidates] = {}
         if "relation" not in questions:
             return
-        for relation, rows in questions.dropna(subset="relation").groupby("relation"):
+        named = questions[questions["relation"].map(lambda relation: isinstance(relation, str))]
+        for relation, rows in named.groupby("relation"):
             answers = _closed_answers(relation, rows)
             if answers is not None:
                 self.by_relation[relation] = Candidates(answers)

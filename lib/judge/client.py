@@ -36,6 +36,7 @@ from lib.judge.protocol import (
     retry_after,
 )
 from lib.processes import process_count
+from lib.readers import without_halves
 
 ADDRESS = "https://api.openai.com/v1"
 DEAD = 8  # calls given up one after another with no reply between: the server is gone, not the call
@@ -300,7 +301,7 @@ class Client:
             cause = f"{type(error).__name__} within {self.timeout:g} s"
             return Response(LATER, cause=cause), 0.0, False
         try:
-            content = got.json()
+            content = json.loads(without_halves(got.text))
         except ValueError:
             content = None
         end = read_response(got.status_code, content, got.text, body)

@@ -81,6 +81,7 @@ NOTE = (
 ).replace("{mark}", MARK)
 PASSAGE_END = re.compile(rf"\n[ \t]*\n|</(?:final_)?answer>|{NOTE}", re.I)
 NOTES = re.compile(NOTE, re.I)
+ROUNDS = 32  # forms inside forms; a text with more is a loop and no answer
 LONGEST_BEFORE_NOTES = 100  # characters of an answer that has no form of its own
 WRAPPERS = ("**", "__", "*", "_", "`", "$", '"', "'")
 OPEN_WRAPPERS = (("“", "”"), ("„", "“"), ("«", "»"), (r"\(", r"\)"), (r"\[", r"\]"))
@@ -118,8 +119,10 @@ def extract(text: str, extraction: str = "auto") -> Extraction:
     forms = {"auto": FORMS, "text": ()}.get(extraction, (extraction,))
     steps, inside = [], text.strip()
     notes = _before_notes if extraction == "auto" else lambda text: None
-    while inside and (
-        taken := _without_turns(inside) or _last_form(inside, forms) or notes(inside)
+    while (
+        inside
+        and len(steps) < ROUNDS
+        and (taken := _without_turns(inside) or _last_form(inside, forms) or notes(inside))
     ):
         steps.append(taken.form)
         inside = taken.text

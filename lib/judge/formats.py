@@ -11,6 +11,7 @@ import html
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -85,7 +86,7 @@ def _inspect_zip(path: Path) -> dict:
             names = sorted(
                 n for n in log.namelist() if n.startswith("samples/") and n.endswith(".json")
             )
-            return {"samples": [json.loads(log.read(name)) for name in names]}
+            return {"samples": [value_of_json(log.read(name).decode()) for name in names]}
     except FileNotFoundError:
         raise TableError(f"{path}: no such file") from None
     except NotImplementedError:
@@ -93,7 +94,7 @@ def _inspect_zip(path: Path) -> dict:
             f"{path}: its compression is not known to this Python; convert it first: "
             "inspect log convert --to json --output-dir FOLDER FILE"
         ) from None
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise TableError(f"{path}: cannot be read as an Inspect log: {error}") from None
 
 
@@ -174,7 +175,10 @@ def _text(content) -> str:
 
 
 def _simple_evals(log: dict, path: Path) -> pd.DataFrame:
-    """simple-evals: question and reply from `convos`, the gold answer from the page beside it."""
+    """simple-evals: question and reply from `convos`, the gold answer from the page beside it.
+
+    Repeats of a question (its `n_repeats`) are several predictions of it.
+    """
     convos, pages = log["convos"], log["htmls"]
     if not isinstance(convos, list) or not isinstance(pages, list) or len(convos) != len(pages):
         counts = [len(x) if isinstance(x, list) else "no" for x in (convos, pages)]
@@ -182,17 +186,21 @@ def _simple_evals(log: dict, path: Path) -> pd.DataFrame:
             f"{path}: {counts[0]} `convos` and {counts[1]} `htmls`; give whole results, with one "
             "page for each conversation"
         )
-    rows = []
+    found: dict[tuple, list[str]] = {}
     for i, (convo, page) in enumerate(zip(convos, pages, strict=True)):
         messages = [m for m in convo if isinstance(m, dict)] if isinstance(convo, list) else []
         users = [m for m in messages if m.get("role") == "user"]
         replies = [m for m in messages if m.get("role") == "assistant"]
-        found = PARAGRAPH.findall(page) if isinstance(page, str) else []
-        facts = {k: html.unescape(v).strip() for k, v in found}
+        said = PARAGRAPH.findall(page) if isinstance(page, str) else []
+        facts = {k: html.unescape(v).strip() for k, v in said}
         if not users or not replies or not facts.get("Correct Answer"):
             raise TableError(f"{path}: result {i} lacks a question, a reply or its correct answer")
         question, reply = _text(users[-1].get("content")), _text(replies[-1].get("content"))
-        rows.append((f"{i:06d}", question, [facts["Correct Answer"]], reply))
+        found.setdefault((question, facts["Correct Answer"]), []).append(reply)
+    rows = [
+        (f"{i:06d}", question, [answer], replies if len(replies) > 1 else replies[0])
+        for i, ((question, answer), replies) in enumerate(found.items())
+    ]
     return _rows(rows, path)
 
 

@@ -5,14 +5,18 @@
 verdicts in evaluation.
 """
 
+import json
+import os
 import re
 from collections.abc import Callable
+from numbers import Number
 
 import numpy as np
 import pandas as pd
 
 from lib.cells import cell_texts, doubtful_answers, read_answers, read_list
 from lib.config import Judge
+from lib.judge.address import served
 from lib.judge.catalogue import Catalogue
 from lib.judge.extraction import extract
 from lib.judge.model import ModelJudge
@@ -20,7 +24,15 @@ from lib.judge.reasons import reason_missing, reasons
 from lib.judge.rules import answer_text, judge_answer
 from lib.judge.wordings import EMPTY_NOTE
 from lib.metrics import bootstrap, cohen_kappa, wilson
-from lib.tables import TableError, key_text, need, refuse_missing_ids
+from lib.tables import (
+    TableError,
+    is_missing,
+    key_text,
+    named_rows,
+    need,
+    refuse_missing_ids,
+)
+from lib.text import question_key
 
 MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](?:role|from)[\"']\s*:")
 GRADED = ("correct", "why", "judge", "kind", "raw", "disputed", "fooled", "cause")
@@ -77,10 +89,15 @@ def make_reward(
 
 
 def auditor(settings: Judge) -> ModelJudge:
-    """The second model as a judge with the same guards: address and key from AUDITOR_…"""
+    """The second model as a judge with the same guards: address and key from AUDITOR_…
+
+    Without a key of its own it takes the judge's, and then, without an address, the judge's too.
+    """
+    own = os.environ.get("AUDITOR_API_KEY") or served(settings.auditor.model.partition("@")[0])
+    beside = None if own else os.environ.get("OPENAI_BASE_URL") or settings.base_url
     second = {
         "model": settings.auditor.model,
-        "base_url": settings.auditor.base_url,
+        "base_url": settings.auditor.base_url or beside,
         "identity": None,
         "auditor": None,
     }
@@ -141,10 +158,11 @@ def regrade(
     disputed, fooled and cause (why a verdict failed); with `judge.auditor` also audited. The
     table's own columns of these names are kept as `<name>_given`. Raises TableError for a missing
     column, for a row without answers or with an empty question_id, and where `<name>_given` is
-    taken.
+    taken, for a question that is no text, and for a blank one where a model judges.
     """
     need(table, ["question", "answers", "prediction"], where)
     refuse_missing_ids(table, where)
+    table = table.assign(question=_question_texts(table["question"], settings, where))
     table = _keep_given(table, settings, extraction, where)
     answers = [read_answers(value, where, row) for row, value in enumerate(table["answers"])]
     predictions = [
@@ -153,12 +171,14 @@ def regrade(
     for line in doubtful_answers(table["answers"], where):
         print(line, flush=True)
     table = table.assign(answers=answers, prediction=predictions).reset_index(drop=True)
+    if note := _shared_id(table):
+        print(f"{where}: note: {note}", flush=True)
     rows = table.explode("prediction")
     taken = [extract(text, extraction) for text in rows["prediction"]]
     if extraction != "none":
         rows = rows.assign(extracted=[t.text for t in taken], form=[t.form for t in taken])
 
-    judged = zip(rows["question"].map(str), rows["answers"], taken, strict=True)
+    judged = zip(rows["question"], rows["answers"], taken, strict=True)
     absent = _causes(no_reply, predictions)
     cases = [
         (q, answers, t.text, cause) for (q, answers, t), cause in zip(judged, absent, strict=True)
@@ -172,9 +192,45 @@ def regrade(
 
 
 def asked_of(graded: pd.DataFrame) -> pd.Series:
-    """What stands for each row's question: its `question_id`, else its row in the file."""
-    ids = graded["question_id"] if "question_id" in graded else graded.index.to_series()
-    return ids.map(key_text)
+    """What stands for each row's question: its id and text, without ids its text and answers.
+
+    So rows of one question are one question, and one id at two questions is two. Without an id and
+    a text it is the row in the file.
+    """
+    texts = graded["question"].map(question_key)
+    if "question_id" in graded:
+        return graded["question_id"].map(key_text) + "\n" + texts
+    rows = graded.index.to_series().map(str)
+    answers = graded["answers"].map(lambda names: json.dumps(list(names)))
+    return (texts + "\n" + answers).where(texts.ne(""), rows)
+
+
+def _question_texts(cells: pd.Series, settings: Judge, where) -> list[str]:
+    """The questions as texts, a missing one as ""; raises TableError as said in `regrade`."""
+    other = ~cells.map(lambda cell: is_missing(cell) or isinstance(cell, str | Number))
+    if other.any():
+        shown = str(cells[other].iloc[0])[:60]
+        raise TableError(f"{where}: {named_rows(other)}: `question` {shown!r} is no text; give one")
+    texts = cells.map(key_text)
+    blank = texts.str.strip().eq("")
+    if blank.any() and settings.kind == "llm":
+        raise TableError(
+            f"{where}: {named_rows(blank)}: empty `question`; a model judges by it: fill it or "
+            "drop the rows"
+        )
+    return texts.tolist()
+
+
+def _shared_id(table: pd.DataFrame) -> str | None:
+    """A line on the first id that stands at several questions, if there is one."""
+    if "question_id" not in table:
+        return None
+    texts = table["question"].map(question_key)
+    several = texts.groupby(table["question_id"].map(key_text)).transform("nunique").gt(1)
+    if not several.any():
+        return None
+    row = several.idxmax()
+    return f"an id such as {table['question_id'][row]!r} stands at several questions, each counts"
 
 
 def _causes(no_reply, predictions: list[list[str]]) -> list[str | None]:

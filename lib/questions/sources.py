@@ -33,14 +33,15 @@ OWN_COLUMNS = ("question", "answers", "question_id", "subject", "relation", "pop
 def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
     """The rows of a benchmark from the hub, or from `mirror`, a folder in the hub's schema.
 
-    The mirror holds <name>/<split>.parquet. Column `official` is the official split. Raises
-    TableError naming file and column where the data is not as described.
+    The mirror holds <name>/<split>.parquet; a relative path begins at the
+    repository. Column `official` is the official split. Raises TableError naming file and column
+    where the data is not as described.
     """
     hub_id, configuration, folder, _, counts = HUB[name]
     frames, commit = [], None if mirror else hub_commit(name)
     for split, count in counts.items():
         if mirror:
-            where = str(Path(mirror) / folder / f"{split}.parquet")
+            where = str(ROOT / Path(mirror).expanduser() / folder / f"{split}.parquet")
             frame = read_table(Path(where))
         else:
             where = f"{hub_id} ({split})"
@@ -92,7 +93,7 @@ def source_files(profile: Profile) -> dict:
     elif name in HUB and profile.hub_mirror:
         folder, counts = HUB[name][2], HUB[name][4]
         names = [f"{folder}/{split}.parquet" for split in counts]
-        paths = {part: Path(profile.hub_mirror) / part for part in names}
+        paths = {part: ROOT / Path(profile.hub_mirror).expanduser() / part for part in names}
     elif name in HUB:
         return {"sources": {HUB[name][0]: f"commit {hub_commit(name)}"}}
     else:

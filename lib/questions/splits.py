@@ -139,12 +139,16 @@ def assign_splits(questions: pd.DataFrame, data, seed: int) -> pd.DataFrame:
         pools["test"] = questions[questions["official"] != "train"]
     order = {name: pool.iloc[rng.permutation(len(pool))] for name, pool in pools.items()}
     take, parts = {"train": 0, "test": 0}, []
+    shares = [getattr(data, split) for split in SPLITS if not (split == "test" and official)]
+    sum_of_shares = sum(share for share in shares if isinstance(share, float))
     for split in ("test", "validation", "train"):
         pool = "test" if split == "test" and official else "train"
         size, there = getattr(data, split), len(order[pool])
         count = (
             there if size == "official" else size if isinstance(size, int) else round(size * there)
         )
+        if not isinstance(size, int | str) and sum_of_shares <= 1 + 1e-9:
+            count = min(count, there - take[pool])  # shares of the whole may round up twice
         if take[pool] + count > there or count == 0:
             raise TableError(_too_few(questions["dataset"][0], data, len(questions), official))
         parts.append(order[pool].iloc[take[pool] : take[pool] + count].assign(split=split))

