@@ -25,7 +25,7 @@ from lib.processes import release_memory
 from lib.prompts import direct, render
 from lib.tables import write_text
 from lib.training.apart import read_lines
-from lib.training.watch import Watch
+from lib.training.watch import Watch, give_back
 from lib.training.weights import copy_weights, save_weights, saved_step, whole_model
 
 CURVES = {  # column of the log: TRL's name
@@ -148,7 +148,9 @@ class Evaluation(Watch):
         """accuracy, accuracy_low, accuracy_high (Wilson), n; with a reference kl (nats, answer)."""
         tokenizer = self.trainer.processing_class
         prompts = [render(tokenizer, self.prompt(q)) for q in self.validation["question"]]
+        give_back()  # what the updates left, then what the answers left
         greedy, sampled = self.answers(prompts)
+        give_back()
         row = self.agreed(partial(self.accuracy, greedy))
         return row | {"kl": self.kl(prompts, sampled)} if self.reference else row
 
