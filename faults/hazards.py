@@ -9,95 +9,34 @@ import warnings
 from pathlib import Path
 from unittest.mock import patch
 
-import pandas as pd
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from faults.staging import row
 from lib.config import load_profile
 from lib.engine.decoding import decode
 from lib.engine.models import load_policy, locate, make_policy
 from lib.engine.sampling import answer_logprobs
-from lib.prompts import DIRECT_RULE, direct, render
+from lib.prompts import direct, render
 from lib.training import grpo
 from lib.training.evaluation import Evaluation
 from lib.training.trainer import SharedPrefixGRPO
+from tests.tiny import QUESTIONS, TEMPLATE, tiny_policy, tiny_profile, word_tokenizer
 
-TINY_WORDS = (
-    f"{DIRECT_RULE} system user assistant where is Rome Lima Bern Italy Peru Switzerland".replace(
-        ".", " ."
-    )
-)
-TEMPLATE = (
-    "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
-    "{% if add_generation_prompt %}<s> assistant {% endif %}"
-)
-ASKED = pd.DataFrame(
-    {
-        "question_id": ["a", "b", "c"],
-        "question": ["where is Rome", "where is Lima", "where is Bern"],
-        "answers": [["Italy"], ["Peru"], ["Switzerland"]],
-    }
-)
+ASKED = QUESTIONS.head(3)
 
 
 def tiny():
     """A random policy of two layers over whole words, in float32."""
-    known = ["[UNK]", "<s>", "</s>", *dict.fromkeys(TINY_WORDS.split())]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="</s>",
-        pad_token="</s>",
-        unk_token="[UNK]",
-        additional_special_tokens=["<s>"],
-        chat_template=TEMPLATE,
-    )
-    torch.manual_seed(0)
-    model = (
-        AutoModelForCausalLM.from_config(
-            LlamaConfig(
-                vocab_size=len(known),
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=64,
-                bos_token_id=1,
-                eos_token_id=2,
-                pad_token_id=2,
-                tie_word_embeddings=True,
-            )
-        )
-        .float()
-        .eval()
-    )
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.2)
-    return make_policy(model, tokenizer)
+    tokenizer = word_tokenizer("Italy Peru Switzerland")
+    return tiny_policy(tokenizer, spread=0.2, max_position_embeddings=64)
 
 
-def trained(folder: Path, policy=None, steps: int = 3, judge=None):
-    """The model after a tiny GRPO training into `folder`; `judge` replaces the profile's."""
+def trained(folder: Path, policy=None, judge=None):
+    """The model after three steps of a tiny GRPO into `folder`; `judge` replaces the profile's."""
     profile, policy = load_profile("laptop"), policy or tiny()
-    settings = dict(
-        questions_per_step=2,
-        num_generations=4,
-        micro_batch=8,
-        learning_rate=0.01,
-        steps=steps,
-        evaluate_every=9,
-        save_every=1,
-        skip_zero_variance=False,
-    )
-    update = {
-        "grpo": profile.grpo.model_copy(update=settings),
-        "sampling": profile.sampling.model_copy(update={"max_new_tokens": 3, "rollout_tokens": 3}),
-    }
+    sizes = dict(questions_per_step=2, steps=3, evaluate_every=9, save_every=1)
+    profile = tiny_profile(profile, skip_zero_variance=False, **sizes)
     # a reward by position, so that every group has a signal
     judge = judge or (
         lambda questions, answers, texts: [float(i % 4 == 0) for i in range(len(texts))]
@@ -105,9 +44,7 @@ def trained(folder: Path, policy=None, steps: int = 3, judge=None):
     judge.whole_only = False  # a random policy seldom ends an answer in three words
     with patch.object(grpo, "make_reward", lambda *given: judge), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        grpo.train_grpo(
-            profile.model_copy(update=update), ASKED, ASKED.head(0), folder, 0, steps, (), policy
-        )
+        grpo.train_grpo(profile, ASKED, ASKED.head(0), folder, 0, 3, (), policy)
     return policy.model
 
 
@@ -253,15 +190,15 @@ def malicious_pickles():
             2, refused, lost=fired.exists(), note="refused: safetensors only"
         )
         work = folder / "run"
-        stopped = patch.object(Evaluation, "on_pre_optimizer_step", _stop_at(3))
+        stopped = patch.object(Evaluation, "on_pre_optimizer_step", _stop_at_3)
         with stopped, contextlib.suppress(KeyboardInterrupt):
-            trained(work, steps=3)
+            trained(work)
         checkpoints, line = sorted((work / "work").glob("checkpoint-*")), ""
         weights = load_file(checkpoints[-1] / "model.safetensors")
         for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
             (checkpoints[-1] / part).write_bytes(pickle.dumps(Bomb(fired)))
         try:
-            trained(work, steps=3)
+            trained(work)
         except Exception as error:
             line = f"{type(error).__name__}: {error}"
         kept = load_file(checkpoints[-1] / "model.safetensors")
@@ -274,12 +211,9 @@ def malicious_pickles():
     return rows
 
 
-def _stop_at(step: int):
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step + 1 == step:
-            raise KeyboardInterrupt
-
-    return stop
+def _stop_at_3(self, args, state, control, **kwargs):
+    if state.global_step + 1 == 3:
+        raise KeyboardInterrupt
 
 
 TRAINING_FAULTS = (poisoned_training, tokenizer_traps, malicious_pickles)

@@ -362,31 +362,6 @@ def ratio_of_trainings(numerator, denominator, chance: tuple[float, float]) -> d
     return row
 
 
-def relative_gain(both: pd.DataFrame, groups, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """The relative gain over groups, both ways: rows ratio_of_means, mean_of_ratios.
-
-    both: frame with before and after (see `pair`); groups: one label per row, such as its data set
-    or relation. A group without any right answer before has no ratio and is left out of the mean of
-    ratios (`left_out` counts them). The two differ when a group starts near zero, so give both.
-    """
-    codes, names = pd.factorize(np.asarray(groups))
-    rows = np.column_stack([both["before"].astype(float), both["after"].astype(float), codes])
-
-    def gains(r):
-        group = r[:, 2].astype(int)
-        before, after = (np.bincount(group, r[:, i], minlength=len(names)) for i in (0, 1))
-        known = before > 0
-        if not known.any():
-            return np.array([np.nan, np.nan])
-        ratios = after[known] / before[known]
-        return np.array([after.sum() / before.sum() - 1, (ratios - 1).mean()])
-
-    low, high = bootstrap(rows, gains, n_boot, seed)
-    left_out = int((pd.Series(rows[:, 0]).groupby(codes).sum() == 0).sum())
-    frame = pd.DataFrame({"name": ["ratio_of_means", "mean_of_ratios"], "value": gains(rows)})
-    return frame.assign(low=low, high=high, n=len(rows), left_out=[0, left_out])
-
-
 def cohen_kappa(counts) -> float:
     """Cohen's kappa of two raters; nan where it is undefined.
 

@@ -25,7 +25,6 @@ from lib.metrics import (
     pass_at_k,
     pass_curve,
     ratio,
-    relative_gain,
     smallest_visible_gain,
     wilson,
 )
@@ -109,18 +108,6 @@ def gain_share(rng, n: int, part: float = 0.4):
     some = np.where(rng.random(n) < part, full, 0)
     row = ratio(some, full, BOOT, int(rng.integers(1e6)))
     return [(part, row["low"], row["high"])]
-
-
-def relative(rng, n: int):
-    groups = np.arange(n) % 4
-    base = np.array([0.5, 0.4, 0.3, 0.2])[groups]
-    before = rng.random(n) < base
-    after = np.where(before, rng.random(n) < 0.9, rng.random(n) < 0.3)
-    rows = relative_gain(pd.DataFrame({"before": before, "after": after}), groups, BOOT, 0)
-    rates = np.array([0.5, 0.4, 0.3, 0.2])
-    reached = 0.9 * rates + 0.3 * (1 - rates)
-    truths = (reached.mean() / rates.mean() - 1, (reached / rates - 1).mean())
-    return [(t, r.low, r.high) for t, r in zip(truths, rows.itertuples(), strict=True)]
 
 
 def confidence_rows(rng, n: int) -> np.ndarray:
@@ -241,7 +228,6 @@ def kinds() -> Iterator[tuple[str, Callable, list[str]]]:
         name = f"pass@{k} after less before, n=128"
         yield name, lambda rng, k=k, v=change: curve_difference(rng, 128, k, v), [""]
     yield "share of a gain, n=400", lambda rng: gain_share(rng, 400), [""]
-    yield "relative gain, n=1000", lambda rng: relative(rng, 1000), ["of means", "mean of"]
     truth = measures(confidence_rows(np.random.default_rng(4), MANY).astype(float))
     yield "greedy confidence, n=400", lambda rng: fits(rng, 400, truth), list(FITS)
     for seeds in (3, 5):

@@ -149,7 +149,7 @@ def test_the_baselines_train_adapters(tmp_path, method):
     before = logprobs(small)
     tables = (test_examples.SAMPLES, test_examples.GRADES) if method != "sft" else ()
     folder = baselines.tune(
-        method, profile, test_examples.QUESTIONS, tmp_path / method, 0, *tables, steps=4
+        method, profile, test_examples.QUESTIONS, tmp_path / method, 0, 4, *tables
     )
     assert logprobs(load_policy(profile, folder / "last")) != pytest.approx(before, abs=1e-3)
     assert logprobs(load_policy(profile)) == before

@@ -105,7 +105,7 @@ def test_rft_and_dpo_raise_right_answers_over_wrong_ones(method, profile, policy
 
     before = margin(policy.model)
     tables = (SAMPLES, GRADES)
-    folder = tuning.tune(method, profile, QUESTIONS, tmp_path / method, 0, *tables, 8, policy)
+    folder = tuning.tune(method, profile, QUESTIONS, tmp_path / method, 0, 8, *tables, policy)
     assert margin(AutoModelForCausalLM.from_pretrained(folder / "last")) > before + 0.5
     budget = json.loads((folder / "budget.json").read_text())
     assert budget["examples"] == {"rft": 3, "dpo": 2}[method]
@@ -131,7 +131,7 @@ def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(
         model = LlamaForCausalLM(deepcopy(config))  # TRL writes into a model's config
         model.load_state_dict(start)
         fresh = make_policy(model, policy.tokenizer)
-        return tuning.tune(method, profile, QUESTIONS, tmp_path / name, 0, *tables, 8, fresh)
+        return tuning.tune(method, profile, QUESTIONS, tmp_path / name, 0, 8, *tables, fresh)
 
     whole = train("whole")
     monkeypatch.setattr(tuning, "SAVE_STEPS", 2)
@@ -182,6 +182,6 @@ def test_nothing_to_learn_from_is_said_and_impossible_settings_are_refused(
     none_right = GRADES.assign(correct=pd.array([False] * len(GRADES), dtype="boolean"))
     tables = (QUESTIONS, SAMPLES, none_right)
     questions, *known = tables
-    folder = tuning.tune("rft", profile, questions, tmp_path / "rft", 0, *known, 8, policy)
+    folder = tuning.tune("rft", profile, questions, tmp_path / "rft", 0, 8, *known, policy)
     assert json.loads((folder / "budget.json").read_text())["steps"] == 0
     assert not (folder / "last").exists()

@@ -231,19 +231,6 @@ def test_ratio_of_gains_and_a_denominator_that_may_be_zero():
     assert np.isnan(unsure["high"])
 
 
-def test_relative_gain_both_ways():
-    both = pd.DataFrame({"before": [1, 1, 0, 0, 1, 0, 0, 0], "after": [1, 1, 1, 0, 1, 1, 1, 0]})
-    rows = metrics.relative_gain(both, list("aaaabbbb"), n_boot=300).set_index("name")
-    assert rows.loc["ratio_of_means", "value"] == pytest.approx(6 / 3 - 1)
-    assert rows.loc["mean_of_ratios", "value"] == pytest.approx(((3 / 2 - 1) + (3 / 1 - 1)) / 2)
-    assert (rows["low"] <= rows["value"]).all()
-    assert (rows["value"] <= rows["high"]).all()
-
-    never_right = both.assign(before=[0] * 4 + [1] * 4)
-    zero = metrics.relative_gain(never_right, list("aaaabbbb"), n_boot=100)
-    assert zero.set_index("name").loc["mean_of_ratios", "left_out"] == 1
-
-
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_shares_that_are_all_alike_have_an_interval_with_a_width(share):
     assert metrics.share_interval([share] * 64) == metrics.wilson(64 * share, 64)

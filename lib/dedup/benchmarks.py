@@ -10,18 +10,16 @@ import pandas as pd
 
 from lib.config import BENCHMARKS, ROOT
 from lib.dedup.candidates import candidates, remembered
+from lib.dedup.contained import open_ask
 from lib.dedup.options import add_options, read_options
-from lib.dedup.recall import examine, given_away, repeats, score_pairs
+from lib.dedup.recall import examine, given_away, in_training, repeats, score_pairs
 from lib.dedup.removal import dedup
-from lib.judge.client import open_client
 from lib.questions.sources import read_benchmark
-from lib.questions.splits import ONE_SET_TEST, complete, group
+from lib.questions.splits import complete, group
 from lib.tables import save_table
 
 
-def whole_benchmark(
-    name: str, mirror: str | None, seed: int = 0
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def whole_benchmark(name: str, mirror: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The benchmark's rows as published, and all its questions in two splits.
 
     A benchmark that is published as one set gets a random ONE_SET_TEST of its questions as test
@@ -29,14 +27,11 @@ def whole_benchmark(
     """
     rows = complete(read_benchmark(name, mirror), name)
     questions = group(rows)
-    train = questions["official"].eq("train").to_numpy()
-    if not train.any():
-        train = np.random.default_rng([seed, 4]).random(len(questions)) >= ONE_SET_TEST
-    return rows, questions.assign(split=np.where(train, "train", "test"))
+    return rows, questions.assign(split=np.where(in_training(questions), "train", "test"))
 
 
 def measure_benchmark(
-    name: str, settings, mirror: str | None = None, ask=None, seed: int = 0
+    name: str, settings, mirror: str | None = None, ask=None
 ) -> dict[str, pd.DataFrame]:
     """Dedup of a whole benchmark: frames counts, given_away, score, labelled and removed.
 
@@ -44,7 +39,7 @@ def measure_benchmark(
     verdicts. The labelled pairs are hidden among the same questions in a second search, and judged
     whether they are found or not.
     """
-    rows, questions = whole_benchmark(name, mirror, seed)
+    rows, questions = whole_benchmark(name, mirror)
     search, began = remembered(), time.monotonic()
     train, test = (questions[questions["split"] == split] for split in ("train", "test"))
     pairs = candidates(train, test, settings.dedup.neighbours, settings.dedup.similarity, search)
@@ -63,7 +58,7 @@ def measure_benchmark(
         "failed": int(verdicts["failed"].sum()),
         **seconds,
     }
-    away = given_away(questions, removed, repeats(rows, seed))
+    away = given_away(questions, removed, repeats(rows))
     return {
         "counts": pd.DataFrame([{"dataset": name, **counts}]),
         "given_away": away,
@@ -88,7 +83,7 @@ def main() -> None:
     folder = ROOT / os.environ.get("OUTPUTS", "outputs") / "dedup" / args.judge
     try:
         settings = read_options(args)
-        ask = open_client(settings.judge).ask if args.judge == "llm" else None
+        ask = open_ask(settings) if args.judge == "llm" else None
         for name in args.datasets:
             tables = measure_benchmark(name, settings, args.mirror, ask)
             labelled.append(tables["labelled"])
@@ -99,10 +94,10 @@ def main() -> None:
         table = score_pairs(pd.concat(labelled))
         save_table(table, folder / "score.csv")
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"overlap: {' '.join(str(error).split())}")
+        sys.exit(f"dedup: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(
-            "overlap: stopped; verdicts that were answered are kept, and the same command goes on"
+            "dedup: stopped; verdicts that were answered are kept, and the same command goes on"
         )
     print(f"labelled pairs of {', '.join(args.datasets)}, judge {args.judge}:")
     print(table.round(3).to_string(index=False))

@@ -119,7 +119,7 @@ def _compare(test: dict, train: dict) -> str | None:
 
     facts = [_is_fact(row) for row in (test, train)]
     if all(facts) and test["relation"] == train["relation"]:
-        same = _meet(_subject_names(test), _subject_names(train)) and golds[0] & golds[1]
+        same = _subject_names(test) & _subject_names(train) and golds[0] & golds[1]
         return "the same relation, subject and answer" if same else None
     if all(facts) and {test["relation"], train["relation"]} <= RELATIONS:
         return _compare_relations(test, train, golds)
@@ -138,10 +138,10 @@ def _is_fact(row: dict) -> bool:
 def _compare_relations(test: dict, train: dict, golds: tuple[set, set]) -> str | None:
     """Two facts of different relations of atlas, by the table of what gives what away."""
     subjects = _subject_names(test), _subject_names(train)
-    same_subject = _meet(*subjects)
+    same_subject = subjects[0] & subjects[1]
     how = GIVES.get((train["relation"], test["relation"]))
 
-    if how == "reversed" and _meet(subjects[1], golds[0]) and _meet(subjects[0], golds[1]):
+    if how == "reversed" and subjects[1] & golds[0] and subjects[0] & golds[1]:
         return "the same fact, asked the other way round"
     if how == "same" and same_subject and golds[0] & golds[1]:
         return "the same subject and answer in another relation"
@@ -194,10 +194,6 @@ def _subject_names(row: dict) -> set[str]:
         normalise(name)
         for name in [row["subject"], *(row["names"] if row.get("names") is not None else [])]
     }
-
-
-def _meet(some: set[str], others: set[str]) -> bool:
-    return bool(some & others)
 
 
 def judge_llm(

@@ -144,18 +144,22 @@ def compare_with_truth(verdicts: pd.DataFrame, true_pairs: pd.DataFrame) -> pd.D
     )
 
 
-def repeats(rows: pd.DataFrame, seed: int = 0) -> dict:
+def in_training(rows: pd.DataFrame) -> np.ndarray:
+    """Whether each row is a training one: officially, else but for a random ONE_SET_TEST."""
+    official = "official" in rows and rows["official"].eq("train").any()
+    if official:
+        return rows["official"].eq("train").to_numpy()
+    return np.random.default_rng([0, 4]).random(len(rows)) >= ONE_SET_TEST
+
+
+def repeats(rows: pd.DataFrame) -> dict:
     """Test questions that repeat a training question's text when the rows are split as they come.
 
     rows: `question`, and `official` where the benchmark is published in splits; else a random
     ONE_SET_TEST of the rows is the test set. This is what exact matching finds, and all that it
     finds. Returns value, low, high, hits, n.
     """
-    train = (
-        rows["official"].eq("train").to_numpy() if "official" in rows else np.zeros(len(rows), bool)
-    )
-    if not train.any():
-        train = np.random.default_rng([seed, 4]).random(len(rows)) >= ONE_SET_TEST
+    train = in_training(rows)
     text = rows["question"].map(normalise)
     return share(text[~train].isin(set(text[train])).sum(), (~train).sum())
 

@@ -127,7 +127,6 @@ class Client:
         self,
         batch,
         *,
-        temperature=0.0,
         max_tokens=256,
         version="1",
         sample=0,
@@ -142,7 +141,7 @@ class Client:
         why it has no usable reply, or None. Raises CallsStopped, and OSError where replies cannot
         be kept.
         """
-        sampling = {"temperature": temperature, "max_tokens": max_tokens}
+        sampling = {"temperature": 0.0, "max_tokens": max_tokens}
         keys = [
             cache_key(self.server, self.model, self.revision, m, sampling, version, sample)
             for m in batch

@@ -132,12 +132,10 @@ def explain_statement(
 ) -> tuple[bool, str]:
     """(whether the text states a gold answer and no other, why): one word or two for people."""
     if any(same(text, answer) for answer in answers):
-        ambiguous = rivals and normalise(text) in rivals.ambiguous
-        return (
-            (False, "ambiguous name")
-            if ambiguous and not _only_gold(text, answers, rivals)
-            else (True, "stated")
-        )
+        name = normalise(text)
+        if rivals and name in rivals.ambiguous and name in rivals.owner:
+            return False, "ambiguous name"
+        return True, "stated"
     whole = unwrap(text, question)
     text = said_last(whole)
     if not text:
@@ -249,9 +247,7 @@ def _pattern(answer: str) -> re.Pattern | None:
     if not words:
         return None
     tail = r"(?![\w+#]|[.,]\d|-\w|/\w)" if answer[-1:].isalnum() else r"(?!\w)"
-    return re.compile(
-        r"(?<![\w.\-−/£$€])" + r"[\s\-/]+".join(words) + r"(?:'s)?" * 0 + tail, re.IGNORECASE
-    )
+    return re.compile(r"(?<![\w.\-−/£$€])" + r"[\s\-/]+".join(words) + tail, re.IGNORECASE)
 
 
 def _extended(head: str, question: str, harmless: frozenset[str]) -> bool:
@@ -365,11 +361,6 @@ def _neighbour(before: str, golds: set[str], elsewhere: Candidates) -> str | Non
     if not between <= JOINTS or same_answer or golds & elsewhere.wider.get(name, set()):
         return None
     return name
-
-
-def _only_gold(text: str, answers, rivals: Candidates) -> bool:
-    """Whether an ambiguous name belongs, by the other names of the gold answer, to it alone."""
-    return len(rivals.owner.get(normalise(text), ())) < 2
 
 
 def _unexplained(head: str, question: str, answers: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.judge.grading import judge_answer
-from lib.metrics import share_interval, wilson
+from lib.metrics import share_interval
 from lib.training.apart import read_log, read_rollouts
 
 ROLLOUT_MEASURES = ("reward", "true", "attack")
@@ -96,7 +96,6 @@ def validation_accuracy(arms: dict[str, Path]) -> pd.DataFrame:
     for arm, folder in arms.items():
         log = read_log(folder).dropna(subset=["accuracy"])
         for when, row in (("first", log.iloc[0]), ("last", log.iloc[-1])):
-            n = int(row["n"])
-            low, high = wilson(round(row["accuracy"] * n), n)
-            rows.append((arm, when, row["accuracy"], low, high, n))
+            ends = row["accuracy_low"], row["accuracy_high"]
+            rows.append((arm, when, row["accuracy"], *ends, int(row["n"])))
     return pd.DataFrame(rows, columns=["arm", "when", "value", "low", "high", "n"])

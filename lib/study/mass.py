@@ -228,8 +228,8 @@ def mark_style(samples: pd.DataFrame) -> pd.DataFrame:
     text = samples["text"]
     return samples.assign(
         words=text.str.split().str.len(),
-        abstains=[bool(abstains(answer)) for answer in text],
-        hedges=[bool(hedges(answer)) for answer in text],
+        abstains=[abstains(answer) for answer in text],
+        hedges=[hedges(answer) for answer in text],
         empty=text.str.strip() == "",
         cut=samples["finish"] == "length",
     )

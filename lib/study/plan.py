@@ -19,15 +19,13 @@ from lib.prompts import direct, render
 from lib.questions.sources import HUB
 from lib.questions.splits import SPLITS, load_questions, one_set
 from lib.runs import run_folder
-from lib.study.memory import Shape, adapter_parameters, check_memory, memory_need, read_shape
+from lib.study.memory import GB, Shape, adapter_parameters, check_memory, memory_need, read_shape
 from lib.tables import load_json
 from lib.training.apart import METHODS, training_steps
 
 # share of the groups with both right and wrong answers, which alone are trained on; measured: 0.4
 # in the default run
 SIGNAL = 0.5
-GIB = 2**30
-COLUMNS = ("stage", "what", "samples", "groups", "prefixes", "minutes")
 
 
 def work(profile: Profile, sizes: dict[str, int]) -> pd.DataFrame:
@@ -296,7 +294,7 @@ def remarks(profile: Profile, table: pd.DataFrame, shape: Shape) -> list[str]:
     adapters = profile.lora and adapter_parameters(profile.lora.rank, shape)  # all that is saved
     # trained weights are float32, and while a checkpoint is written, the one before is there too
     copies = 4 * kept_weights(profile) + 2 * 12
-    disk = (adapters or shape.parameters) * copies / GIB
+    disk = (adapters or shape.parameters) * copies / GB
     said = [f"disk: some {disk:,.0f} GB of weights and checkpoints"]
     if profile.judge.kind == "llm":
         calls = int(table["samples"].sum())
@@ -314,9 +312,9 @@ def fits(profile: Profile, shape) -> str:
         return f"not here: {error}"
 
 
-def took(profile: Profile, run: str, seed: int = 0) -> pd.Series:
-    """The minutes that each finished stage of the run took, by stage; empty before there is one."""
-    path = run_folder(run, profile.model, profile.dataset, seed) / "summary.json"
+def took(profile: Profile, run: str) -> pd.Series:
+    """The minutes that each finished stage of the run took (seed 0); empty before there is one."""
+    path = run_folder(run, profile.model, profile.dataset, 0) / "summary.json"
     rows = load_json(path) if path.exists() else []
     seconds = {
         row["stage"]: row["value"] / 60
@@ -343,8 +341,7 @@ def main() -> None:
     except (ProfileError, ValueError, OSError, MemoryError) as error:
         sys.exit(f"plan: {error}")
 
-    shown = table[[column for column in COLUMNS if column in table]]
-    print(shown.to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
+    print(table.to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
     print("\n".join(remarks(profile, table, shape)))
     if not measure:
         print("minutes: `make plan MEASURE=1` measures this machine for some seconds")

@@ -109,7 +109,7 @@ def train_tuned(study: Study, name: str, folder: Path) -> None:
 
     def train(study: Study, folder: Path, steps: int) -> None:
         seed = study.training_seed
-        tune(method, study.profile, study.questions, folder, seed, *tables, steps)
+        tune(method, study.profile, study.questions, folder, seed, steps, *tables)
 
     chosen = search(study, method, folder, train)
     train(chosen, folder, study.steps)
@@ -164,7 +164,7 @@ def train_from_start(study: Study, method: str, folder: Path) -> None:
     seed, steps, profile = study.training_seed, study.steps, study.profile
     policy = load_policy(profile, study.run / "04_grpo" / "start" / "last")
     if method == "sft":
-        tune("sft", profile, study.questions, folder, seed, steps=steps, policy=policy)
+        tune("sft", profile, study.questions, folder, seed, steps, policy=policy)
     else:
         sets = (study.split("train"), study.split("validation"))
         train_grpo(profile, *sets, folder, seed, steps, policy=policy, trial=True)

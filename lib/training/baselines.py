@@ -20,7 +20,7 @@ from lib.engine.models import Policy, load_policy, locate
 from lib.engine.trie import share_prefixes
 from lib.prompts import direct
 from lib.tables import write_text
-from lib.training.apart import finished, training_steps
+from lib.training.apart import finished
 from lib.training.arguments import common_arguments
 from lib.training.evaluation import Evaluation
 from lib.training.examples import (
@@ -63,16 +63,15 @@ def tune(
     questions,
     folder,
     seed: int,
+    steps: int,
     samples=None,
     grades=None,
-    steps: int | None = None,
     policy: Policy | None = None,
 ) -> Path:
     """The folder after one of METHODS, chosen and stopped by the same rule as GRPO.
 
     SFT learns the training questions' display answers, RFT the policy's own correct samples, DPO
     (arXiv 2305.18290) correct against incorrect ones. samples, grades: of the training questions.
-    steps: by default as many as GRPO takes on the training questions.
     """
     per_question = getattr(profile, method).samples_per_question
     rows = {
@@ -81,7 +80,6 @@ def tune(
         "dpo": lambda: dpo_pairs(questions, samples, grades, per_question, seed),
     }[method]()
     validation = questions[questions["split"] == "validation"]
-    steps = steps or training_steps(profile, int((questions["split"] == "train").sum()))
     return fine_tune(method, profile, rows, folder, seed, steps, policy, validation=validation)
 
 
