@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2  # huggingface_hub's own HTTP library
 from huggingface_hub import DatasetCardData, HfApi, ModelCardData
 
-from lib.config import ROOT, ProfileError, load_profile
+from lib.config import ROOT, load_profile
 from lib.report import estimate
 from lib.runs import run_folder
 from lib.tables import load_json, load_table, write_text
@@ -174,7 +174,7 @@ def main() -> None:
                 print(push(kind, folders[kind], name, really))
             if not really:
                 print("nothing was sent; REALLY=1 sends it")
-    except (ProfileError, ValueError, OSError, httpx2.HTTPError) as error:
+    except (ValueError, OSError, httpx2.HTTPError) as error:
         sys.exit(f"{args.command}: {' '.join(str(error).split())}")
 
 

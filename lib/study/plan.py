@@ -11,7 +11,7 @@ import time
 import pandas as pd
 import torch
 
-from lib.config import Profile, ProfileError, load_profile
+from lib.config import Profile, load_profile
 from lib.engine.decoding import decode, uniform_draws
 from lib.engine.models import check_template, load_policy
 from lib.engine.trie import share_prefixes
@@ -338,7 +338,7 @@ def main() -> None:
             print(f"{profile.model}: {check_template(profile)}")
             print(f"measuring {profile.model} for some seconds", flush=True)
             table = timed(profile, table)
-    except (ProfileError, ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         sys.exit(f"plan: {error}")
 
     print(table.to_string(index=False, float_format=lambda x: f"{x:,.1f}"))

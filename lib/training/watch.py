@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from lib.processes import release_memory
 from lib.tables import load_json, write_text
 
-KEPT_GB = 4.0  # held by a training (2**30 bytes)
+KEPT_GB = 3.5  # held by a training (2**30 bytes)
 
 
 def give_back() -> None:
