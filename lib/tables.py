@@ -80,7 +80,9 @@ def _is_formula(value) -> bool:
 
 def _write_csv(frame: pd.DataFrame, path: Path, separator: str = ",") -> None:
     # a list becomes a JSON list, which lib.cells reads
-    frame = frame.map(lambda v: json.dumps(_plain(v)) if _is_nested(v) else v)
+    lists = [c for c in frame if frame[c].map(_is_nested).any()]
+    as_json = {c: [json.dumps(_plain(v)) if _is_nested(v) else v for v in frame[c]] for c in lists}
+    frame = frame.assign(**as_json)
     # a spreadsheet reads a leading quote as: this is text; `_read_csv` takes it off again
     safe = frame.apply(lambda column: column if is_numeric_dtype(column) else column.map(_as_text))
     safe.to_csv(path, index=False, sep=separator, lineterminator="\n")
