@@ -159,13 +159,12 @@ def graded_policies(run: Path) -> dict[str, Path]:
     return {path.stem.removeprefix("grades_greedy_").removesuffix("_test"): path for path in found}
 
 
-def graded_with_text(run: Path, path: Path) -> pd.DataFrame:
-    """A run's graded answers, with the text of each question where the run has it."""
-    graded, asked = read_graded(path), run / "02_dedup" / "questions.parquet"
+def question_texts(run: Path) -> pd.Series:
+    """The text of each of a run's questions by id; empty where the run does not have them."""
+    asked = run / "02_dedup" / "questions.parquet"
     if not asked.exists():
-        return graded
-    texts = load_table(asked).set_index("question_id")["question"]
-    return graded.assign(question=graded["question_id"].map(texts))
+        return pd.Series(dtype="str")
+    return load_table(asked).set_index("question_id")["question"]
 
 
 def compare_runs(first: Path, second: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -184,8 +183,12 @@ def compare_runs(first: Path, second: Path) -> tuple[pd.DataFrame, list[str]]:
     if not shared:
         raise TableError(f"{first} has {', '.join(one)}, {second} has {', '.join(two)}: none alike")
     tables, noted = [], {}
+    sides = [(run, paths, question_texts(run)) for run, paths in ((first, one), (second, two))]
     for name in shared:
-        frames = {str(r): graded_with_text(r, p[name]) for r, p in ((first, one), (second, two))}
+        frames = {}
+        for run, paths, texts in sides:
+            graded = read_graded(paths[name])
+            frames[str(run)] = graded.assign(question=graded["question_id"].map(texts))
         tables.append(compare_files(frames).assign(file=name))
         for note in notes(frames, *pair_up(frames)):
             noted.setdefault(note, []).append(name)

@@ -41,7 +41,7 @@ def read_benchmark(name: str, mirror: str | None = None) -> pd.DataFrame:
     frames, commit = [], None if mirror else hub_commit(name)
     for split, count in counts.items():
         if mirror:
-            where = str(ROOT / Path(mirror).expanduser() / folder / f"{split}.parquet")
+            where = str(from_root(mirror) / folder / f"{split}.parquet")
             frame = read_table(Path(where))
         else:
             where = f"{hub_id} ({split})"
@@ -93,7 +93,7 @@ def source_files(profile: Profile) -> dict:
     elif name in HUB and profile.hub_mirror:
         folder, counts = HUB[name][2], HUB[name][4]
         names = [f"{folder}/{split}.parquet" for split in counts]
-        paths = {part: ROOT / Path(profile.hub_mirror).expanduser() / part for part in names}
+        paths = {part: from_root(profile.hub_mirror) / part for part in names}
     elif name in HUB:
         return {"sources": {HUB[name][0]: f"commit {hub_commit(name)}"}}
     else:
@@ -104,7 +104,12 @@ def source_files(profile: Profile) -> dict:
 
 def own_path(profile: Profile) -> Path:
     """The file of the run's own data set; a path that begins nowhere begins at the repository."""
-    return ROOT / Path(profile.files[profile.dataset]).expanduser()
+    return from_root(profile.files[profile.dataset])
+
+
+def from_root(path: str) -> Path:
+    """A path as a profile gives it: a relative one begins at the repository."""
+    return ROOT / Path(path).expanduser()
 
 
 def _describe_file(path: Path) -> str:
